@@ -1,0 +1,16 @@
+//! Everything that decides, as pure functions and plain data.
+//!
+//! **Invariant:** nothing in here knows an actor, a thread, the network, a disk, a clock or a random source. Times,
+//! nonces and what the servers said are arguments. `tests/architecture.rs` holds this module to it.
+
+pub mod avro;
+pub mod batch;
+pub mod catalog;
+pub mod chain;
+pub mod key;
+pub mod object;
+pub mod restore;
+pub mod resume;
+pub mod rotation;
+pub mod tail;
+pub mod watermark;

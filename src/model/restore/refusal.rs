@@ -1,0 +1,201 @@
+//! Why a restore does not begin.
+
+use super::saved::Change;
+use crate::error::Exit;
+
+/// One reason not to begin, with the way out.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// The backup knows no such topic.
+    #[error("topic {topic} is not in this backup; `kafka-backup info` shows what is")]
+    NoSuchTopic {
+        /// The source.
+        topic: String,
+    },
+    /// The pattern matches no topic of the backup.
+    #[error("no topic of this backup matches {pattern:?}; `kafka-backup info` shows what there is")]
+    NoTopicMatches {
+        /// The pattern.
+        pattern: String,
+    },
+    /// The topic has no such generation.
+    #[error("topic {topic} has no generation {generation}; the newest is {newest}")]
+    NoSuchGeneration {
+        /// The source.
+        topic: String,
+        /// What was asked for.
+        generation: u32,
+        /// What there is.
+        newest: u32,
+    },
+    /// The topic has no such partition.
+    #[error("partition {topic}/{partition} is not part of this restore: the topic has {partitions} partitions in it")]
+    NoSuchPartition {
+        /// The source.
+        topic: String,
+        /// What was asked for.
+        partition: i32,
+        /// How many there are.
+        partitions: u32,
+    },
+    /// Offsets of a partition that is not restored.
+    #[error(
+        "from_offset or until_offset names partition {topic}/{partition}, which partitions leaves out; add it there or \
+         remove the offset"
+    )]
+    PartitionLeftOut {
+        /// The source.
+        topic: String,
+        /// The partition.
+        partition: i32,
+    },
+    /// The topic was backed up as a compacted one.
+    #[error("topic {topic} was backed up as a compacted topic; restoring its snapshots is not supported yet")]
+    OnlyInstances {
+        /// The source.
+        topic: String,
+    },
+    /// Two topics would be mixed.
+    #[error("topics {first} and {second} would both be restored to {target}; give them different targets")]
+    SameTarget {
+        /// One source.
+        first: String,
+        /// The other.
+        second: String,
+        /// The target of both.
+        target: String,
+    },
+    /// Kafka takes no such name.
+    #[error("{topic:?} is not a name Kafka accepts for a topic (1 to 249 of a-z A-Z 0-9 . _ -)")]
+    BadTopicName {
+        /// The target.
+        topic: String,
+    },
+    /// No record would be restored.
+    #[error("nothing matched: no record would be restored")]
+    NothingMatched,
+    /// An object is not what it must be.
+    #[error("object {key}: {why}; `kafka-backup verify` examines all of them")]
+    BadObject {
+        /// Its key.
+        key: String,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// The topic that was backed up is the target.
+    #[error(
+        "topic {topic} on this cluster is the one that was backed up; restore to another name ({topic}:{topic}-restored) \
+         or set in_place = true"
+    )]
+    SourceItself {
+        /// The topic.
+        topic: String,
+    },
+    /// The target does not exist.
+    #[error("target topic {topic} does not exist and create_topics is false")]
+    TargetMissing {
+        /// The target.
+        topic: String,
+    },
+    /// The target holds records.
+    #[error(
+        "target topic {topic} is not empty (partitions {partitions:?}); choose another name or set if_not_empty = \"append\""
+    )]
+    NotEmpty {
+        /// The target.
+        topic: String,
+        /// Those that hold records.
+        partitions: Vec<i32>,
+    },
+    /// The target is not as an unfinished restore left it.
+    #[error("target topic {topic} is not as this unfinished restore left it: {change}")]
+    TargetChanged {
+        /// The target.
+        topic: String,
+        /// In which way.
+        change: Change,
+    },
+    /// The target has not enough partitions.
+    #[error("target topic {topic} has {has} partitions, {needed} are needed; add partitions or choose another name")]
+    TooFewPartitions {
+        /// The target.
+        topic: String,
+        /// Partitions there.
+        has: u32,
+        /// Partitions needed.
+        needed: u32,
+    },
+    /// The target does not take the largest record.
+    #[error(
+        "target topic {topic} takes {limit} bytes (max.message.bytes), the largest record has {largest}; set max.message.bytes to at least {needed}"
+    )]
+    RecordTooLarge {
+        /// The target.
+        topic: String,
+        /// What it takes.
+        limit: u64,
+        /// Key, value and headers of the largest record.
+        largest: u64,
+        /// What it must take.
+        needed: u64,
+    },
+    /// The target does not take timestamps this old.
+    #[error(
+        "target topic {topic} refuses timestamps older than message.timestamp.before.max.ms = {limit_ms}; \
+         the oldest record is {age_ms} ms old; raise that setting for the restore"
+    )]
+    TimestampTooOld {
+        /// The target.
+        topic: String,
+        /// The setting.
+        limit_ms: i64,
+        /// The age of the oldest record.
+        age_ms: i64,
+    },
+    /// The target does not take timestamps this far ahead.
+    #[error(
+        "target topic {topic} refuses timestamps more than message.timestamp.after.max.ms = {limit_ms} ahead of now; \
+         the newest record is {ahead_ms} ms ahead; raise that setting for the restore"
+    )]
+    TimestampTooNew {
+        /// The target.
+        topic: String,
+        /// The setting.
+        limit_ms: i64,
+        /// How far the newest record is ahead.
+        ahead_ms: i64,
+    },
+    /// The producer cannot send a timestamp.
+    #[error(
+        "topic {topic} has records with the timestamp 0 (1970-01-01T00:00:00Z), which librdkafka cannot send: it takes 0 \
+         for \"now\"; leave their partitions out with partitions = [...]"
+    )]
+    TimestampZero {
+        /// The source.
+        topic: String,
+    },
+    /// The target would replace the timestamps.
+    #[error(
+        "target topic {topic} has message.timestamp.type = LogAppendTime and would replace every timestamp; \
+         set it to CreateTime for the restore"
+    )]
+    TimestampsReplaced {
+        /// The target.
+        topic: String,
+    },
+}
+
+impl Refusal {
+    /// The exit code of a command that ends with it.
+    pub fn exit(&self) -> Exit {
+        match self {
+            Self::NoSuchTopic { .. }
+            | Self::NoTopicMatches { .. }
+            | Self::NoSuchGeneration { .. }
+            | Self::NoSuchPartition { .. }
+            | Self::NothingMatched => Exit::NotFound,
+            Self::BadObject { .. } => Exit::ProblemFound,
+            _ => Exit::Failed,
+        }
+    }
+}
