@@ -1,0 +1,332 @@
+//! Every key there is: one table per kind of file. Loading refuses what is not in it, and the manual pages are made
+//! from it.
+
+use super::kind::Kind;
+
+/// A key.
+#[derive(Debug)]
+pub struct Key {
+    /// Its name; a dot separates it from the table it is in.
+    pub name: &'static str,
+    /// What its value may be.
+    pub kind: Kind,
+    /// What holds where it is not given.
+    pub default: Fallback,
+    /// What it is for, in sentences.
+    pub doc: &'static str,
+}
+
+/// What holds where a key is not given.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fallback {
+    /// This value.
+    Is(&'static str),
+    /// What these words say.
+    Said(&'static str),
+    /// It must be given.
+    Required,
+    /// The key is known, but this version cannot do what it asks for: it is refused.
+    Unsupported,
+}
+
+use Fallback::{Is, Required, Said, Unsupported};
+use Kind::{
+    Address, Count, Flag, Keys, LogLevel, Offsets, OneOf, Path, Pattern, Properties, Rate, Reference, Size, Span,
+    Tables, Text, Texts, Time,
+};
+
+const MIB: u64 = 1 << 20;
+const GIB: u64 = 1 << 30;
+const TIB: u64 = 1 << 40;
+const SECOND: u64 = 1_000;
+const DAY: u64 = 86_400 * SECOND;
+const YEAR: u64 = 365 * DAY;
+
+const fn key(name: &'static str, kind: Kind, default: Fallback, doc: &'static str) -> Key {
+    Key { name, kind, default, doc }
+}
+
+/// The main file.
+pub static MAIN: &[Key] = &[
+    key("state_dir", Path, Is("/var/lib/kafka-backup"), "Local state, spool files and plans of restores."),
+    key(
+        "jobs_dir",
+        Path,
+        Is("/etc/kafka-backup/jobs.d"),
+        "Where the job files are: one *.toml per job, its name without .toml is the id of the job.",
+    ),
+    key(
+        "drain_timeout",
+        Span(SECOND, 3600 * SECOND),
+        Is("60s"),
+        "How long a stop may take to make durable what has been read.",
+    ),
+    key("memory.budget", Size(16 * MIB, TIB), Is("512MiB"), "All queues and open objects together."),
+    key("http.listen", Address, Is("127.0.0.1:9748"), "Where metrics and health are served; \"\" switches it off."),
+    key("control.socket", Path, Is("/run/kafka-backup/control.sock"), "The unix socket for control."),
+    key("log.level", LogLevel, Is("info"), "off, error, warn, info, debug or trace. The variable RUST_LOG wins."),
+    key(
+        "log.format",
+        OneOf(&["auto", "text", "json", "journald"]),
+        Is("auto"),
+        "How log lines look. auto: as the journal wants them when it listens, else text.",
+    ),
+    key("spool.dir", Path, Is(""), "Where open objects go when memory is short; \"\" is STATE_DIR/spool."),
+    key(
+        "spool.max",
+        Size(16 * MIB, 1024 * TIB),
+        Is("10GiB"),
+        "The most it may hold; never more than half of what is free.",
+    ),
+    key("defaults", Keys(JOB), Said("none"), "Any key of a job, for the jobs that do not set it themselves."),
+    key("kafka", Tables(KAFKA), Said("none"), "Clusters, by name: [kafka.NAME]."),
+    key("storage", Tables(STORAGE), Said("none"), "Stores, by name: [storage.NAME]."),
+];
+
+/// A cluster.
+pub static KAFKA: &[Key] = &[
+    key("bootstrap_servers", Texts, Required, "Some brokers of the cluster, each as host:port."),
+    key(
+        "properties",
+        Properties,
+        Said("none"),
+        "librdkafka properties, passed through. A property that is a secret is not written here but read: \
+         KEY_file = path of a file, or KEY_credential = name of a systemd credential.",
+    ),
+];
+
+/// A store.
+pub static STORAGE: &[Key] = &[
+    key("type", OneOf(&["s3", "file"]), Is("s3"), "s3: a bucket of Amazon S3 or a compatible server. file: a folder."),
+    key("bucket", Text, Said("none; needed for type = \"s3\""), "The bucket. It must exist."),
+    key("prefix", Text, Is(""), "In front of every name, as a folder; \"\" puts topics at the top."),
+    key("region", Text, Said("as the AWS default chain says; us-east-1 with an endpoint"), "The region of the bucket."),
+    key(
+        "profile",
+        Text,
+        Said("the AWS default chain"),
+        "A profile of the AWS credentials and config files. Keys are never written here.",
+    ),
+    key("proxy_url", Text, Said("none"), "An HTTP proxy on the way to the bucket, as http://host:port."),
+    key("endpoint", Text, Said("Amazon S3"), "The URL of an S3-compatible server."),
+    key("path_style", Flag, Is("false"), "The bucket in the path of the URL instead of in the host name."),
+    key("path", Path, Said("none; needed for type = \"file\""), "The folder. It must exist."),
+    key(
+        "single_writer",
+        Flag,
+        Is("false"),
+        "true: use a store that does not know conditional writes. Two daemons with the same job would then damage the \
+         backup; that there is only one is for the operator to see to.",
+    ),
+];
+
+/// A job.
+pub static JOB: &[Key] = &[
+    key("type", OneOf(&["backup", "compacted"]), Is("backup"), "backup: every record once."),
+    key(
+        "kafka",
+        Reference(KAFKA),
+        Is("main"),
+        "The cluster: a name from the main file, or a table with the same keys.",
+    ),
+    key(
+        "storage",
+        Reference(STORAGE),
+        Is("main"),
+        "The store: a name from the main file, or a table with the same keys.",
+    ),
+    key("topics", Texts, Said("none; topics or topics_regex is needed"), "Topics, by name."),
+    key(
+        "topics_regex",
+        Pattern,
+        Said("none"),
+        "Topics, by pattern; topics that appear later are picked up. Names that begin with __, the coordination topic \
+         and _kafka_backup never match.",
+    ),
+    key("exclude_regex", Pattern, Said("none"), "Not these of those that topics_regex matches."),
+    key(
+        "tasks_max",
+        Count(1, 128),
+        Is("1"),
+        "Kafka clients (members of the consumer group) in this daemon. More than one per partition is of no use.",
+    ),
+    key("group_id", Text, Said("kafka-backup-JOB"), "The consumer group."),
+    key("group_instance_id", Text, Is(""), "Static membership in the group; \"\" is none."),
+    key("flush_size", Count(1, u64::MAX), Is("100000"), "Close an object at this many records."),
+    key("flush_bytes", Size(64 << 10, GIB), Is("64MiB"), "Close an object at this many encoded bytes."),
+    key("rotate_interval", Span(100, YEAR), Is("10m"), "Close an object this long after its first record was read."),
+    key("codec", OneOf(&["zstandard", "snappy", "deflate", "null"]), Is("zstandard"), "Compression of the objects."),
+    key(
+        "codec_level",
+        Count(1, 22),
+        Said("3 for zstandard, 6 for deflate"),
+        "How hard to compress: 1 to 22 for zstandard, 1 to 9 for deflate; the others have no level.",
+    ),
+    key(
+        "isolation",
+        OneOf(&["read_committed", "read_uncommitted"]),
+        Is("read_committed"),
+        "Whether records of aborted and open transactions are left out.",
+    ),
+    key(
+        "start",
+        OneOf(&["earliest", "latest"]),
+        Is("earliest"),
+        "Where to begin with a topic of which nothing has been backed up yet.",
+    ),
+    key("retention", Text, Is("keep"), "keep: what is in the store stays there. This version has no other."),
+    key(
+        "lifecycle",
+        OneOf(&["manage", "check", "off"]),
+        Is("manage"),
+        "What to do with the lifecycle rules of the bucket. With retention = \"keep\" there are none to look after.",
+    ),
+    key(
+        "on_recreate",
+        OneOf(&["new-generation", "stop"]),
+        Is("new-generation"),
+        "When a topic was deleted and created again: begin a new generation beside the old one, or stop and say so.",
+    ),
+    key(
+        "adopt",
+        Flag,
+        Is("false"),
+        "true: objects under the topic's name that are not ours become a generation that is only read.",
+    ),
+    key("allow_compacted", Flag, Is("false"), "true: back up a compacted topic record by record."),
+    key("rate_limit", Rate, Is("0"), "Bytes per second read from Kafka, for example \"50MiB/s\"; \"0\" is no limit."),
+    key("rpo_target", Span(SECOND, YEAR), Is("15m"), "How old what is not yet safe may become; for status and alerts."),
+    key("paused", Flag, Is("false"), "true is not supported by this version: move the file out of jobs.d instead."),
+    key("instance", Text, Unsupported, "For type = \"compacted\"."),
+    key("initial_status", OneOf(&["ACTIVATE", "PASSIVATE"]), Unsupported, "For type = \"compacted\"."),
+    key("length_hours", Count(1, u64::MAX), Unsupported, "For type = \"compacted\"."),
+    key("interval_offsets", Count(1, u64::MAX), Unsupported, "For type = \"compacted\"."),
+    key("coordination_topic", Text, Unsupported, "For type = \"compacted\"."),
+    key("coordination_kafka", Reference(KAFKA), Unsupported, "For type = \"compacted\"."),
+    key("partner_timeout", Span(SECOND, YEAR), Unsupported, "For type = \"compacted\"."),
+    key("takeover", Flag, Unsupported, "For type = \"compacted\"."),
+];
+
+/// A restore.
+pub static RESTORE: &[Key] = &[
+    key("kafka", Reference(KAFKA), Required, "The target cluster: a name from the main file, or a table."),
+    key("storage", Reference(STORAGE), Required, "Where the backup is: a name from the main file, or a table."),
+    key(
+        "topics",
+        Texts,
+        Said("none; topics or topics_regex is needed"),
+        "Which topics: \"source\", or \"source:target\".",
+    ),
+    key("topics_regex", Pattern, Said("none"), "Besides these, all topics of the backup that match."),
+    key("rename", Text, Said("none"), "Names of targets that are not given: s/PATTERN/REPLACEMENT/, as in sed."),
+    key("tasks_max", Count(1, 128), Is("4"), "Partitions restored at the same time."),
+    key("partitions", Texts, Said("all"), "Only these partitions of the source, each as TOPIC/PARTITION."),
+    key(
+        "generation",
+        Count(1, u32::MAX as u64),
+        Said("the newest, with what its parents hold below it"),
+        "Which generation.",
+    ),
+    key(
+        "from",
+        Time,
+        Said("no limit"),
+        "Only records with timestamps from this time on, each record by its own. Records without a timestamp are kept, \
+         and counted.",
+    ),
+    key("until", Time, Said("no limit"), "Only records with timestamps before this time."),
+    key(
+        "from_offset",
+        Offsets,
+        Said("no limit"),
+        "Of these partitions of the source only records from this offset on, each as \"TOPIC/PARTITION\" = OFFSET.",
+    ),
+    key("until_offset", Offsets, Said("no limit"), "Of these partitions only records before this offset."),
+    key(
+        "create_topics",
+        Flag,
+        Is("true"),
+        "Create targets that do not exist, with the partition counts of the sources.",
+    ),
+    key("replication_factor", Count(1, 32_767), Said("the broker's default"), "For the topics that are created."),
+    key(
+        "apply_topic_config",
+        Flag,
+        Is("false"),
+        "true: at the end the targets get the settings that the sources had of their own. Until then created topics keep \
+         everything. Settings that the target cluster does not take are named.",
+    ),
+    key("if_not_empty", OneOf(&["refuse", "append"]), Is("refuse"), "What to do when a target holds records."),
+    key("in_place", Flag, Is("false"), "true: allow the source's own topic on the source's own cluster."),
+    key(
+        "plan",
+        Path,
+        Said("STATE_DIR/restores/ID.json"),
+        "Where the plan is written before the first record. The same restore started again finds its unfinished plan and \
+         goes on exactly where the target ends; a finished one is kept as a record. With if_not_empty = \"append\" none is \
+         written: such a restore cannot be gone on with.",
+    ),
+    key("rate_limit", Rate, Is("0"), "Bytes per second; \"0\" is no limit."),
+    key("dry_run", Flag, Is("false"), "Show what would be done, and do nothing."),
+    key("instance", Text, Unsupported, "For compacted topics."),
+    key("consumer_groups", OneOf(&["none", "plan", "apply"]), Unsupported, "Offsets of consumer groups."),
+];
+
+/// The key with this name.
+pub(super) fn find(keys: &'static [Key], name: &str) -> Option<&'static Key> {
+    keys.iter().find(|key| key.name == name)
+}
+
+/// The one of `names` that somebody who wrote `wrong` most probably meant.
+pub(super) fn meant<'n>(wrong: &str, names: impl Iterator<Item = &'n str>) -> Option<&'n str> {
+    let wrong = wrong.to_lowercase().replace('-', "_");
+    let distance = |name: &str| {
+        let name = name.to_lowercase().replace('-', "_");
+        // `memory` for `memory.budget`, `budget` for it, too.
+        let part = name.split_once('.').is_some_and(|(table, rest)| table == wrong || rest == wrong);
+        if part { 0 } else { strsim::damerau_levenshtein(&wrong, &name) }
+    };
+    let near = |name: &str| distance(name) <= (wrong.chars().count() / 3).clamp(1, 3);
+    names.filter(|name| near(name)).min_by_key(|name| distance(name))
+}
+
+#[cfg(test)]
+mod tests {
+    use config::Value;
+    use rstest::rstest;
+
+    use super::*;
+
+    #[rstest]
+    #[case("topic", Some("topics"))]
+    #[case("topics_regexp", Some("topics_regex"))]
+    #[case("flush-bytes", Some("flush_bytes"))]
+    #[case("FLUSH_SIZE", Some("flush_size"))]
+    #[case("flush_byets", Some("flush_bytes"))]
+    #[case("rotation", None)]
+    #[case("x", None)]
+    fn suggestions(#[case] wrong: &str, #[case] expected: Option<&str>) {
+        assert_eq!(meant(wrong, JOB.iter().map(|key| key.name)), expected);
+    }
+
+    #[test]
+    fn suggestions_for_tables() {
+        let names = || MAIN.iter().map(|key| key.name);
+        assert_eq!(meant("memory", names()), Some("memory.budget"));
+        assert_eq!(meant("budget", names()), Some("memory.budget"));
+    }
+
+    #[test]
+    fn every_table_is_sound() {
+        for keys in [MAIN, KAFKA, STORAGE, JOB, RESTORE] {
+            for (index, key) in keys.iter().enumerate() {
+                assert!(!keys[..index].iter().any(|other| other.name == key.name), "{} twice", key.name);
+                assert!(key.doc.ends_with('.'), "{}: its text is no sentence", key.name);
+                if let Is(text) = key.default {
+                    let value = Value::new(None, key.kind.default_value(text));
+                    assert_eq!(key.kind.check(&value), Ok(()), "the default of {}", key.name);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,333 @@
+//! The configuration, validated: every default resolved, every unit parsed, every reference followed.
+//!
+//! This module is what the program runs on; the others make it from what was typed, in this order:
+//!
+//! ```text
+//! source    files and variables -> values that know their file, line and column
+//! keys      every key there is, with its kind, default and text (also the source of the manual pages)
+//! kind      types, units and ranges
+//! layers    known and sound values; defaults under [defaults] under a job's own file
+//! cluster, store, job, restore      what the values say together
+//! rules     between jobs
+//! load      all of it, with every finding of every file at once
+//! ```
+//!
+//! All defaults are resolved here and nowhere else.
+
+mod cluster;
+mod finding;
+mod job;
+pub mod keys;
+mod kind;
+mod layers;
+mod load;
+mod restore;
+mod rules;
+mod source;
+mod store;
+#[cfg(test)]
+mod tests;
+
+pub use finding::{ConfigErrors, Finding, Layer, Origin, Severity};
+pub use kind::Kind;
+pub use load::{FileKind, Inspection, Jobs, Shown, inspect, kind_of_file, load, load_job_file, load_main};
+pub use restore::{IfNotEmpty, RestoreFlags, RestoreRequest};
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use regex::Regex;
+
+use self::finding::Findings;
+use crate::error::Error;
+
+/// The whole configuration.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// The main file, or where it would be.
+    pub path: PathBuf,
+    /// sled, spool, restore plans.
+    pub state_dir: PathBuf,
+    /// Where the job files are.
+    pub jobs_dir: PathBuf,
+    /// How long a stop may take to make durable what has been read.
+    pub drain_timeout: Duration,
+    /// All queues and open objects together, in bytes.
+    pub memory_budget: u64,
+    /// Where metrics and health are served; `None` is off.
+    pub http_listen: Option<SocketAddr>,
+    /// The unix socket for control.
+    pub control_socket: PathBuf,
+    /// Log level (an `EnvFilter` directive).
+    pub log_level: String,
+    /// Log format.
+    pub log_format: LogFormat,
+    /// Where open objects go under memory pressure.
+    pub spool_dir: PathBuf,
+    /// The most the spool may hold, in bytes.
+    pub spool_max: u64,
+    /// Clusters by name.
+    pub kafka: BTreeMap<String, Arc<KafkaConfig>>,
+    /// Stores by name.
+    pub storage: BTreeMap<String, Arc<StorageConfig>>,
+    /// Jobs in the order of their ids.
+    pub jobs: Vec<Arc<Job>>,
+    /// What is hardly as intended, but does not keep the program from running.
+    pub warnings: Vec<Finding>,
+    /// Clusters that no job uses and whose secrets cannot be read, with the reasons.
+    pub unusable: BTreeMap<String, Vec<Finding>>,
+}
+
+/// The main file of an installed system.
+pub const MAIN_FILE: &str = "/etc/kafka-backup/kafka-backup.toml";
+
+impl Config {
+    /// The job with this id.
+    pub fn job(&self, id: &str) -> Option<&Arc<Job>> {
+        self.jobs.iter().find(|job| job.id == id)
+    }
+
+    /// The cluster that an option of the command line names: a name from the main file, or `host:port[,host:port]`.
+    ///
+    /// # Errors
+    /// [`crate::error::Exit::Config`]: there is none, it is not one, or its secrets cannot be read.
+    pub fn cluster(&self, given: &str, option: &str) -> Result<Arc<KafkaConfig>, Error> {
+        let mut findings = Findings::default();
+        let found = self.find_cluster(given, &Origin::Named(option.to_owned()), &mut findings);
+        found.ok_or_else(|| ConfigErrors(findings.sorted()).into())
+    }
+
+    fn find_cluster(&self, given: &str, at: &Origin, findings: &mut Findings) -> Option<Arc<KafkaConfig>> {
+        if let Some(reasons) = self.unusable.get(given) {
+            findings.0.extend(reasons.iter().cloned());
+            return None;
+        }
+        if let Some(config) = self.kafka.get(given) {
+            return Some(Arc::clone(config));
+        }
+        let complaint = match cluster::from_servers(given) {
+            Ok(config) => return Some(Arc::new(config)),
+            Err(complaint) if given.contains(':') => complaint,
+            Err(_) => job::no_such("kafka", given, self.kafka.keys().map(String::as_str), &self.path),
+        };
+        findings.semantics(at, "kafka", complaint);
+        None
+    }
+
+    /// The store that an option of the command line names: a name from the main file, or a URL
+    /// (`s3://bucket/prefix?endpoint=..&region=..&path_style=true&profile=..`, `file:///path`).
+    ///
+    /// # Errors
+    /// [`crate::error::Exit::Config`]: there is none, or it is not one.
+    pub fn store(&self, given: &str, option: &str) -> Result<Arc<StorageConfig>, Error> {
+        let mut findings = Findings::default();
+        let found = self.find_store(given, &Origin::Named(option.to_owned()), &mut findings);
+        found.ok_or_else(|| ConfigErrors(findings.sorted()).into())
+    }
+
+    fn find_store(&self, given: &str, at: &Origin, findings: &mut Findings) -> Option<Arc<StorageConfig>> {
+        if let Some(config) = self.storage.get(given) {
+            return Some(Arc::clone(config));
+        }
+        if given.contains("://") {
+            return store::from_url(given, at, findings);
+        }
+        let complaint = job::no_such("storage", given, self.storage.keys().map(String::as_str), &self.path);
+        findings.semantics(at, "storage", complaint);
+        None
+    }
+}
+
+/// How log lines look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogFormat {
+    /// Text on a terminal and in the journal, without colours where nobody sees them.
+    Auto,
+    /// Text.
+    Text,
+    /// One JSON object a line.
+    Json,
+    /// Text with the journal's priority prefix (`<6>`), without time stamps.
+    Journald,
+}
+
+/// One Kafka cluster.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KafkaConfig {
+    /// Its name in the main file, or `jobs.d/NAME.toml` for one written into a job.
+    pub name: String,
+    /// `host:port`, at least one.
+    pub bootstrap_servers: Vec<String>,
+    /// librdkafka properties, files and credentials already read.
+    pub properties: BTreeMap<String, Property>,
+}
+
+/// The value of a librdkafka property.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Property {
+    /// The value as librdkafka takes it.
+    pub value: String,
+    /// Where a secret came from; the value is never shown then.
+    pub secret_from: Option<PathBuf>,
+}
+
+impl std::fmt::Debug for Property {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match &self.secret_from {
+            Some(path) => write!(f, "<secret from {}>", path.display()),
+            None => write!(f, "{:?}", self.value),
+        }
+    }
+}
+
+/// One store.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StorageConfig {
+    /// Its name in the main file, or `jobs.d/NAME.toml` for one written into a job.
+    pub name: String,
+    /// Where it is.
+    pub place: Place,
+    /// The store has no conditional writes and the operator takes the risk.
+    pub single_writer: bool,
+}
+
+/// Where a store keeps its objects.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Place {
+    /// A bucket.
+    S3 {
+        /// Its name.
+        bucket: String,
+        /// In front of every key, without slashes at its ends; may be empty.
+        prefix: String,
+        /// Region; default: what the AWS default chain says, or `us-east-1` with an endpoint.
+        region: Option<String>,
+        /// Profile of the AWS configuration files.
+        profile: Option<String>,
+        /// `http://host:port` of a proxy.
+        proxy_url: Option<String>,
+        /// URL of an S3-compatible server.
+        endpoint: Option<String>,
+        /// The bucket in the path instead of in the host name.
+        path_style: bool,
+    },
+    /// A folder.
+    File {
+        /// Where it is.
+        path: PathBuf,
+        /// As with a bucket.
+        prefix: String,
+    },
+}
+
+/// A backup job.
+#[derive(Debug, Clone)]
+pub struct Job {
+    /// The stem of its file.
+    pub id: String,
+    /// Its file.
+    pub path: PathBuf,
+    /// The source cluster.
+    pub kafka: Arc<KafkaConfig>,
+    /// Where the backup goes.
+    pub storage: Arc<StorageConfig>,
+    /// Which topics.
+    pub topics: TopicSelection,
+    /// Kafka clients (group members) in this process.
+    pub tasks_max: u32,
+    /// The consumer group.
+    pub group_id: String,
+    /// Static membership; empty is none.
+    pub group_instance_id: String,
+    /// Records per object.
+    pub flush_size: u64,
+    /// Encoded bytes per object.
+    pub flush_bytes: u64,
+    /// Age of an object since its first record.
+    pub rotate_interval: Duration,
+    /// Compression of the blocks.
+    pub codec: Codec,
+    /// Whether aborted and open transactions are read.
+    pub isolation: Isolation,
+    /// Where a topic begins that has never been backed up.
+    pub start: Start,
+    /// What a topic that was deleted and created again means.
+    pub on_recreate: OnRecreate,
+    /// Objects that are not ours become a read-only generation.
+    pub adopt: bool,
+    /// Compacted topics are copied record by record.
+    pub allow_compacted: bool,
+    /// Bytes per second read from Kafka; `None` is no limit.
+    pub rate_limit: Option<u64>,
+    /// For status and alerts.
+    pub rpo_target: Duration,
+}
+
+/// Which topics a job takes.
+#[derive(Debug, Clone, Default)]
+pub struct TopicSelection {
+    /// By name.
+    pub literal: Vec<String>,
+    /// By pattern.
+    pub include: Option<Regex>,
+    /// Of those matched by the pattern, not these.
+    pub exclude: Option<Regex>,
+}
+
+impl TopicSelection {
+    /// Whether `topic` is taken. Patterns never match internal topics (`__*`, the coordination topic of compacted
+    /// jobs, `_kafka_backup`).
+    pub fn takes(&self, topic: &str) -> bool {
+        if self.literal.iter().any(|name| name == topic) {
+            return true;
+        }
+        let internal = topic.starts_with("__")
+            || topic == crate::model::key::SYSTEM
+            || topic == "_compacted_log_backup_coordination";
+        let matches = |regex: &Option<Regex>| regex.as_ref().is_some_and(|r| r.is_match(topic));
+        !internal && matches(&self.include) && !matches(&self.exclude)
+    }
+}
+
+/// Compression of Avro blocks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Codec {
+    /// zstd at a level (1 to 22).
+    Zstandard(i32),
+    /// Snappy.
+    Snappy,
+    /// Deflate at a level (1 to 9).
+    Deflate(u32),
+    /// None.
+    Null,
+}
+
+/// Kafka's isolation level.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Isolation {
+    /// Only committed records, up to the last stable offset.
+    ReadCommitted,
+    /// Everything up to the high watermark, aborted records included.
+    ReadUncommitted,
+}
+
+/// Where a topic begins that has never been backed up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Start {
+    /// At the oldest record.
+    Earliest,
+    /// Behind the newest record.
+    Latest,
+}
+
+/// What to do with a topic that was deleted and created again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OnRecreate {
+    /// Begin a new generation beside the old one.
+    NewGeneration,
+    /// Stop and say so.
+    Stop,
+}
