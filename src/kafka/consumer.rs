@@ -1,0 +1,501 @@
+//! A member of a consumer group that is told where to begin by somebody else.
+//!
+//! The group decides *which* partitions a member owns; *where* each begins stands in the store, and finding out may
+//! take minutes. So an assignment is acknowledged at once with nothing in it, and each partition is
+//! [placed](GroupConsumer::place) when its position is known. librdkafka keeps the two apart: what the member tells
+//! the group it owns (`rkcg_group_assignment`) is not what it fetches (`rk_consumer.assignment`).
+//!
+//! `place` and `unplace` hold the lock that the rebalance callback takes, so that a partition is never placed after it
+//! was revoked.
+
+use std::collections::BTreeMap;
+use std::ffi::c_void;
+use std::ptr;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use rdkafka::bindings::*;
+use rdkafka::types::RDKafkaRespErr as Code;
+
+use super::ffi::{self, Client, Events, Latch, PartitionList, Role, check, millis, take_error};
+use super::queue::{Message, PartitionQueue, Split};
+use super::settings::{self, ConsumerSettings};
+use super::{KafkaError, Kind, TopicPartition};
+use crate::config::KafkaConfig;
+
+/// How long the polling thread waits for an event. It is also how late it notices that it should stop.
+const POLL: Duration = Duration::from_millis(100);
+/// How long a placed partition may take to accept its position: librdkafka first waits for commits and stops under way.
+const START: Duration = Duration::from_secs(2);
+const START_RETRY: Duration = Duration::from_millis(10);
+
+/// What happens in the group. Reported on the polling thread, outside of any lock.
+#[derive(Debug, Clone)]
+pub enum GroupEvent {
+    /// These are owned now, besides what was owned before (with [`Protocol::Eager`]: and nothing else). They are
+    /// fetched once they are placed.
+    Assigned(Vec<TopicPartition>),
+    /// These are not owned any more and their queues have ended.
+    Revoked {
+        /// Which.
+        partitions: Vec<TopicPartition>,
+        /// The member was thrown out or timed out: others may own them already.
+        lost: bool,
+    },
+    /// Something failed that librdkafka goes on trying.
+    Error(KafkaError),
+    /// The client is of no more use; close it.
+    Fatal(KafkaError),
+    /// A commit failed.
+    CommitFailed(KafkaError),
+}
+
+/// How the group moves partitions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Protocol {
+    /// One by one.
+    Cooperative,
+    /// All are revoked in every rebalance.
+    Eager,
+}
+
+/// Where a partition begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Position {
+    /// The first offset wanted.
+    pub offset: i64,
+    /// The leader epoch of the record before it, so that a log truncated below it is noticed; -1 is none.
+    pub leader_epoch: i32,
+}
+
+/// A group member with its own polling thread.
+pub struct GroupConsumer {
+    client: Arc<Client>,
+    member: Arc<Member>,
+    stopped: Arc<Latch>,
+}
+
+impl GroupConsumer {
+    /// Joins the group. Nothing is fetched before [`place`](Self::place).
+    ///
+    /// `on_event` runs on the polling thread and must return soon; it may call any method of the consumer but `close`.
+    pub fn start(
+        name: &str,
+        kafka: &KafkaConfig,
+        s: &ConsumerSettings,
+        topics: &[String],
+        on_event: Box<dyn Fn(GroupEvent) + Send + Sync>,
+    ) -> Result<Arc<GroupConsumer>, KafkaError> {
+        let config = settings::consumer(kafka, s);
+        let protocol = match config.get("partition.assignment.strategy") {
+            Some(strategy) if !strategy.contains("cooperative") => Protocol::Eager,
+            _ => Protocol::Cooperative,
+        };
+        let member = Arc::new(Member {
+            protocol,
+            on_event,
+            owned: Mutex::new(BTreeMap::new()),
+            stop: Mutex::new(None),
+            closing: AtomicBool::new(false),
+        });
+        let events: Arc<dyn Events> = Arc::clone(&member) as _;
+        let client = Arc::new(Client::new(Role::Consumer, name, &config, events)?);
+        // SAFETY: a live consumer with a group. Client events come to the queue that the thread polls from then on.
+        check("redirect the main queue", unsafe { rd_kafka_poll_set_consumer(client.ptr()) })?;
+        let consumer = GroupConsumer { client, member, stopped: Arc::new(Latch::default()) };
+        consumer.subscribe(topics)?;
+        let thread = {
+            let (client, member, stopped) =
+                (consumer.client.clone(), consumer.member.clone(), consumer.stopped.clone());
+            move || {
+                member.run(&client);
+                stopped.open();
+            }
+        };
+        std::thread::Builder::new().name(format!("kafka-{name}")).spawn(thread).map_err(|e| KafkaError {
+            operation: "start the polling thread".into(),
+            kind: Kind::Other,
+            message: e.to_string(),
+        })?;
+        Ok(Arc::new(consumer))
+    }
+
+    /// How the group moves partitions, as configured.
+    pub fn protocol(&self) -> Protocol {
+        self.member.protocol
+    }
+
+    /// Changes the topics subscribed to.
+    pub fn subscribe(&self, topics: &[String]) -> Result<(), KafkaError> {
+        let list = PartitionList::of(&topics.iter().map(|t| TopicPartition::new(t.as_str(), -1)).collect::<Vec<_>>());
+        // SAFETY: a live consumer; the list is copied.
+        check("subscribe", unsafe { rd_kafka_subscribe(self.client.ptr(), list.ptr()) })
+    }
+
+    /// Begins fetching partitions at their positions. Partitions that are not owned (any more) are left out of what
+    /// is returned; one that is placed already is begun anew, and its old queue ends.
+    ///
+    /// With [`Protocol::Eager`] the list must hold *all* partitions to be fetched: those left out stop, and all queues
+    /// returned earlier end.
+    ///
+    /// A position with a leader epoch is validated against the broker before anything is fetched (KIP-320):
+    /// librdkafka does that by itself only when the leader epoch changes later, so the partition is sought to the very
+    /// position it was assigned at, which validates always.
+    ///
+    /// Blocks for the time of a few messages between threads, [2 s](START) at worst.
+    pub fn place(&self, positions: &[(TopicPartition, Position)]) -> Result<Vec<PartitionQueue>, KafkaError> {
+        if let Some(fatal) = self.client.fatal("place partitions") {
+            return Err(fatal);
+        }
+        let mut owned = self.member.owned();
+        let wanted: Vec<_> = positions.iter().filter(|(at, _)| owned.contains_key(at)).cloned().collect();
+        if self.member.closing() || (wanted.is_empty() && self.protocol() == Protocol::Cooperative) {
+            return Ok(Vec::new());
+        }
+        match self.protocol() {
+            Protocol::Cooperative => self.unplace_owned(&mut owned, wanted.iter().map(|(at, _)| at))?,
+            Protocol::Eager => {
+                end_all(&mut owned);
+                // Stops all fetching first, so that what is left in the queues can be told from what comes.
+                self.assign(&[])?;
+            }
+        }
+        let splits = wanted
+            .iter()
+            .map(|(at, position)| Split::new(&self.client, at, position.offset).map(Arc::new))
+            .collect::<Result<Vec<_>, _>>()?;
+        self.begin(&wanted)?;
+        for split in &splits {
+            owned.insert(split.partition().clone(), Some(Arc::clone(split)));
+        }
+        Ok(splits.into_iter().map(PartitionQueue::new).collect())
+    }
+
+    /// Assigns and validates. Positions to be validated are paused meanwhile: a fetch that overtook the validation and
+    /// found the position out of range would stop the partition and hide that the log was truncated.
+    fn begin(&self, wanted: &[(TopicPartition, Position)]) -> Result<(), KafkaError> {
+        // Nothing can be truncated below offset 0, and librdkafka validates no such position.
+        let has_epoch = |p: &Position| p.leader_epoch >= 0 && p.offset > 0;
+        let checked: Vec<_> = wanted.iter().filter(|(_, p)| has_epoch(p)).cloned().collect();
+        let list = positions(&checked);
+        // SAFETY: a live consumer and a list of ours. Returns when the partitions are paused.
+        unsafe { rd_kafka_pause_partitions(self.client.ptr(), list.ptr()) };
+        let late = self.assign(wanted).map(|()| self.validate(checked));
+        // Twice, because librdkafka drops a resume that a rebalance overtakes (librdkafka#5591); the second does nothing
+        // otherwise.
+        for _ in 0..2 {
+            // SAFETY: as above.
+            unsafe { rd_kafka_resume_partitions(self.client.ptr(), list.ptr()) };
+        }
+        for (at, _) in late? {
+            tracing::warn!(client = self.client.name(), partition = %at, "the leader epoch was not validated");
+        }
+        Ok(())
+    }
+
+    fn assign(&self, wanted: &[(TopicPartition, Position)]) -> Result<(), KafkaError> {
+        let list = positions(wanted);
+        // SAFETY: a live consumer; the list is copied.
+        unsafe {
+            match self.protocol() {
+                Protocol::Cooperative => {
+                    take_error("assign", rd_kafka_incremental_assign(self.client.ptr(), list.ptr()))
+                }
+                Protocol::Eager => check("assign", rd_kafka_assign(self.client.ptr(), list.ptr())),
+            }
+        }
+    }
+
+    /// Seeks to positions, which makes librdkafka validate their leader epochs. Returns those that could not be sought
+    /// in time.
+    fn validate(&self, mut todo: Vec<(TopicPartition, Position)>) -> Vec<(TopicPartition, Position)> {
+        let deadline = Instant::now() + START;
+        while !todo.is_empty() {
+            let list = positions(&todo);
+            // SAFETY: a live consumer and a list of ours, which receives an error for each partition.
+            let result = unsafe { rd_kafka_seek_partitions(self.client.ptr(), list.ptr(), millis(START)) };
+            if let Err(error) = take_error("seek", result) {
+                tracing::warn!(client = self.client.name(), %error, "seek to validate positions");
+            }
+            let failed = |at: &TopicPartition| {
+                let mut elements = list.elements().iter();
+                elements.any(|e| ffi::topic_partition(e) == *at && e.err != Code::RD_KAFKA_RESP_ERR_NO_ERROR)
+            };
+            todo.retain(|(at, _)| failed(at));
+            if todo.is_empty() || Instant::now() >= deadline {
+                break;
+            }
+            // Not started yet, because a commit or an earlier stop is under way.
+            std::thread::sleep(START_RETRY);
+        }
+        todo
+    }
+
+    /// Stops fetching partitions and ends their queues; they stay owned. With [`Protocol::Eager`] only the queues end:
+    /// fetching stops with the next `place`.
+    pub fn unplace(&self, partitions: &[TopicPartition]) -> Result<(), KafkaError> {
+        let mut owned = self.member.owned();
+        self.unplace_owned(&mut owned, partitions.iter())
+    }
+
+    fn unplace_owned<'a>(
+        &self,
+        owned: &mut Owned,
+        partitions: impl Iterator<Item = &'a TopicPartition>,
+    ) -> Result<(), KafkaError> {
+        let placed: Vec<_> =
+            partitions.filter(|at| owned.get(at).is_some_and(|split| split.is_some())).cloned().collect();
+        if placed.is_empty() {
+            return Ok(());
+        }
+        let ended: Vec<_> = placed.iter().filter_map(|at| owned.get_mut(at).and_then(end)).collect();
+        if self.protocol() == Protocol::Cooperative {
+            incremental_unassign(self.client.ptr(), placed.iter())?;
+            ended.iter().for_each(|split| split.purge());
+        }
+        Ok(())
+    }
+
+    /// Commits next offsets with their metadata, asynchronously; failures come as [`GroupEvent::CommitFailed`].
+    pub fn commit(&self, offsets: &[(TopicPartition, i64, String)]) -> Result<(), KafkaError> {
+        if offsets.is_empty() {
+            return Ok(()); // an empty list would commit what is stored, a null one everything
+        }
+        let mut list = PartitionList::empty();
+        for (at, offset, metadata) in offsets {
+            let element = list.add(at);
+            element.offset = *offset;
+            // SAFETY: the list frees the metadata with the allocator that rd_kafka_mem_malloc takes it from; it is as
+            // large as what is copied into it.
+            unsafe {
+                let copy = rd_kafka_mem_malloc(self.client.ptr(), metadata.len().max(1));
+                ptr::copy_nonoverlapping(metadata.as_ptr().cast::<c_void>(), copy, metadata.len());
+                element.metadata = copy;
+            }
+            element.metadata_size = metadata.len();
+        }
+        // SAFETY: a live consumer; the list is copied.
+        check("commit", unsafe { rd_kafka_commit(self.client.ptr(), list.ptr(), 1) })
+    }
+
+    /// What the group has committed for partitions: next offset and metadata, or nothing. Blocks up to `timeout`.
+    pub fn committed(&self, partitions: &[TopicPartition], timeout: Duration) -> Result<Committed, KafkaError> {
+        let list = PartitionList::of(partitions);
+        // SAFETY: a live consumer and a list of ours, which receives the offsets.
+        check("read committed offsets", unsafe { rd_kafka_committed(self.client.ptr(), list.ptr(), millis(timeout)) })?;
+        let read = |element: &rd_kafka_topic_partition_t| {
+            let at = ffi::topic_partition(element);
+            check(&format!("read the committed offset of {at}"), element.err)?;
+            Ok((at, ffi::committed_offset(element)))
+        };
+        list.elements().iter().map(read).collect()
+    }
+
+    /// Leaves the group: ends all queues, and returns when the group was told or `deadline` has passed. No more
+    /// events are reported. librdkafka's threads end once the last queue is dropped, on a thread of their own.
+    pub fn close(self: Arc<Self>, deadline: Duration) {
+        let until = Instant::now() + deadline;
+        self.member.stop(until);
+        if !self.stopped.wait_until(until) {
+            tracing::warn!(client = self.client.name(), "the group was not left in time");
+        }
+    }
+}
+
+impl Drop for GroupConsumer {
+    fn drop(&mut self) {
+        self.member.stop(Instant::now() + POLL);
+    }
+}
+
+/// Per partition: next offset and metadata, or nothing.
+pub type Committed = Vec<(TopicPartition, Option<(i64, String)>)>;
+
+/// The partitions the group gave us, with their queues where they are placed.
+type Owned = BTreeMap<TopicPartition, Option<Arc<Split>>>;
+
+/// Ends a partition's queue. It is to be purged once the partition is not fetched any more.
+fn end(split: &mut Option<Arc<Split>>) -> Option<Arc<Split>> {
+    let split = split.take()?;
+    split.close();
+    Some(split)
+}
+
+/// Ends all queues.
+fn end_all(owned: &mut Owned) {
+    for split in owned.values_mut() {
+        end(split);
+    }
+}
+
+fn positions(wanted: &[(TopicPartition, Position)]) -> PartitionList {
+    let mut list = PartitionList::empty();
+    for (at, position) in wanted {
+        list.add_position(at, position.offset, position.leader_epoch);
+    }
+    list
+}
+
+fn incremental_unassign<'a>(
+    client: *mut rd_kafka_t,
+    partitions: impl Iterator<Item = &'a TopicPartition>,
+) -> Result<(), KafkaError> {
+    let list = PartitionList::of(partitions);
+    // SAFETY: the callers hold the client; the list is copied.
+    take_error("unassign", unsafe { rd_kafka_incremental_unassign(client, list.ptr()) })
+}
+
+/// What the polling thread, the callbacks and the consumer share.
+struct Member {
+    protocol: Protocol,
+    on_event: Box<dyn Fn(GroupEvent) + Send + Sync>,
+    owned: Mutex<Owned>,
+    /// Set once: leave the group, and give up at this time.
+    stop: Mutex<Option<Instant>>,
+    closing: AtomicBool,
+}
+
+impl Member {
+    fn owned(&self) -> MutexGuard<'_, Owned> {
+        self.owned.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn stop(&self, until: Instant) {
+        self.stop.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(until);
+        self.closing.store(true, Ordering::Release);
+    }
+
+    fn closing(&self) -> bool {
+        self.closing.load(Ordering::Acquire)
+    }
+
+    fn report(&self, event: GroupEvent) {
+        if !self.closing() {
+            (self.on_event)(event);
+        }
+    }
+
+    /// The polling thread.
+    fn run(&self, client: &Client) {
+        while !self.closing() {
+            self.poll(client);
+        }
+        end_all(&mut self.owned());
+        let until = self.stop.lock().unwrap_or_else(PoisonError::into_inner).unwrap_or_else(Instant::now);
+        self.leave(client, until);
+        self.owned().clear();
+        // Tried, with or without success; destroying the client must not try again, without a limit in time.
+        client.abandon();
+    }
+
+    fn poll(&self, client: &Client) {
+        // SAFETY: a live consumer; the message is ours.
+        let message = Message::take(unsafe { rd_kafka_consumer_poll(client.ptr(), millis(POLL)) });
+        let Some(message) = message else { return };
+        match message.code() {
+            Code::RD_KAFKA_RESP_ERR_NO_ERROR | Code::RD_KAFKA_RESP_ERR__PARTITION_EOF => self.astray(&message),
+            Code::RD_KAFKA_RESP_ERR__FATAL => {
+                if let Some(fatal) = client.fatal("consume") {
+                    self.report(GroupEvent::Fatal(fatal));
+                }
+            }
+            code => self.report(GroupEvent::Error(ffi::error("consume", code, message.text()))),
+        }
+    }
+
+    /// A message on the main queue: every partition's queue is split off before it is fetched, so this is a bug.
+    fn astray(&self, message: &Message) {
+        let Some(at) = message.partition() else { return };
+        tracing::error!(partition = %at, offset = message.offset(), "a message missed its partition's queue");
+        if let Some(Some(split)) = self.owned().get(&at) {
+            split.astray(message.offset());
+        }
+    }
+
+    /// Closes the consumer by way of its queue, so that rebalance callbacks are still served, up to a deadline.
+    fn leave(&self, client: &Client, until: Instant) {
+        // SAFETY: a live consumer; the queue reference is returned below.
+        let result = unsafe {
+            let queue = rd_kafka_queue_get_consumer(client.ptr());
+            let error = rd_kafka_consumer_close_queue(client.ptr(), queue);
+            rd_kafka_queue_destroy(queue);
+            take_error("leave the group", error)
+        };
+        if let Err(error) = result {
+            tracing::warn!(client = client.name(), %error, "closing the consumer");
+            return;
+        }
+        // SAFETY: a live consumer.
+        while unsafe { rd_kafka_consumer_closed(client.ptr()) } == 0 && Instant::now() < until {
+            self.poll(client);
+        }
+    }
+
+    fn assigned(&self, client: *mut rd_kafka_t, partitions: &[TopicPartition]) -> Result<(), KafkaError> {
+        let mut owned = self.owned();
+        let nothing = PartitionList::empty();
+        // SAFETY: called back by this client; the empty list is copied.
+        let result = unsafe {
+            match self.protocol {
+                Protocol::Cooperative => {
+                    take_error("acknowledge an assignment", rd_kafka_incremental_assign(client, nothing.ptr()))
+                }
+                Protocol::Eager => {
+                    end_all(&mut owned);
+                    owned.clear();
+                    check("acknowledge an assignment", rd_kafka_assign(client, nothing.ptr()))
+                }
+            }
+        };
+        owned.extend(partitions.iter().map(|at| (at.clone(), None)));
+        result
+    }
+
+    fn revoked(&self, client: *mut rd_kafka_t, partitions: &[TopicPartition]) -> Result<(), KafkaError> {
+        let mut owned = self.owned();
+        let gone = partitions.iter().filter_map(|at| owned.remove(at));
+        let ended: Vec<_> = gone.filter_map(|mut split| end(&mut split)).collect();
+        let result = match self.protocol {
+            Protocol::Cooperative => {
+                incremental_unassign(client, ended.iter().map(|s| s.partition())).or_else(|error| {
+                    // The group waits for an acknowledgement in any case.
+                    incremental_unassign(client, [].into_iter())?;
+                    Err(error)
+                })
+            }
+            // SAFETY: called back by this client; null is "nothing".
+            Protocol::Eager => check("acknowledge a revocation", unsafe { rd_kafka_assign(client, ptr::null()) }),
+        };
+        ended.iter().for_each(|split| split.purge());
+        result
+    }
+}
+
+impl Events for Member {
+    fn error(&self, error: KafkaError, fatal: bool) {
+        self.report(if fatal { GroupEvent::Fatal(error) } else { GroupEvent::Error(error) });
+    }
+
+    fn rebalance(&self, client: *mut rd_kafka_t, assign: bool, partitions: Vec<TopicPartition>) {
+        // SAFETY: called back by this client.
+        let lost = !assign && unsafe { rd_kafka_assignment_lost(client) } != 0;
+        let result = match assign {
+            true => self.assigned(client, &partitions),
+            false => self.revoked(client, &partitions),
+        };
+        if let Err(error) = result {
+            self.report(GroupEvent::Error(error));
+        }
+        match assign {
+            true => self.report(GroupEvent::Assigned(partitions)),
+            false => self.report(GroupEvent::Revoked { partitions, lost }),
+        }
+    }
+
+    fn committed(&self, result: Result<(), KafkaError>) {
+        if let Err(error) = result {
+            self.report(GroupEvent::CommitFailed(error));
+        }
+    }
+}

@@ -1,0 +1,76 @@
+//! Kafka: the only room that names rdkafka, and the only one with `unsafe`.
+//!
+//! The crate leaves out what exactly-once needs: the offset of the partition-EOF event, leader epochs, topic ids,
+//! header names that are not UTF-8, messages without an allocation each. They come through librdkafka's C interface
+//! here, wrapped so that nothing outside can misuse it.
+
+pub mod admin;
+mod alter;
+pub mod consumer;
+mod ffi;
+pub mod mock;
+pub mod producer;
+pub mod queue;
+pub mod reader;
+pub mod settings;
+
+use std::sync::Arc;
+
+/// A partition of a topic.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct TopicPartition {
+    /// The topic.
+    pub topic: Arc<str>,
+    /// The partition.
+    pub partition: i32,
+}
+
+impl TopicPartition {
+    /// A partition of a topic.
+    pub fn new(topic: impl Into<Arc<str>>, partition: i32) -> Self {
+        Self { topic: topic.into(), partition }
+    }
+}
+
+impl std::fmt::Display for TopicPartition {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}/{}", self.topic, self.partition)
+    }
+}
+
+/// What kind of failure a Kafka call ended with, as far as what to do next depends on it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Kind {
+    /// Credentials or permissions.
+    Auth,
+    /// No answer in time.
+    Timeout,
+    /// No broker reachable, leader elections, connections lost.
+    Unavailable,
+    /// The topic or partition is not there.
+    UnknownTopic,
+    /// The position asked for is not in the log (with `auto.offset.reset=error`).
+    OutOfRange,
+    /// Another client with the same static or transactional identity took over.
+    Fenced,
+    /// A property librdkafka does not know or refuses.
+    Config,
+    /// It exists already.
+    Exists,
+    /// The record is larger than the topic takes.
+    TooLarge,
+    /// Anything else.
+    Other,
+}
+
+/// A failed Kafka call.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("kafka {operation}: {message}")]
+pub struct KafkaError {
+    /// Which call, and on what.
+    pub operation: String,
+    /// What kind of failure.
+    pub kind: Kind,
+    /// What librdkafka or the broker said; never a secret.
+    pub message: String,
+}
