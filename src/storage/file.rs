@@ -1,0 +1,583 @@
+//! A folder with the same layout and the same create-once rule as a bucket.
+//!
+//! An object is written to a temporary file in its own folder, flushed to disk, and given its final name by a hard
+//! link, which fails if the name is taken. Names of temporary files begin with `.~`, which no topic can.
+//!
+//! Crash consistency: a create that was answered is on disk, with every folder above it. A crash in the middle leaves
+//! a temporary file, which no listing shows and which a later open removes once it is a day old.
+
+use std::collections::HashSet;
+use std::fs::{self, File};
+use std::io::{self, Read, Write};
+use std::ops::Range;
+use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use sha2::{Digest, Sha256};
+use tokio::runtime::Handle;
+
+use super::{Body, Create, Entry, Head, Kind, Metadata, Page, Store, StoreError, payload};
+use crate::model::object::AVRO_PREFIX;
+
+/// How the names of temporary files begin.
+const TEMPORARY: &str = ".~";
+
+/// A temporary file older than this belongs to nobody any more.
+const ABANDONED: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// How much of an Avro file is read for its header: nearly always the first is enough.
+const HEADER_BYTES: [u64; 2] = [16 * 1024, 1024 * 1024];
+
+/// A folder.
+pub struct FileStore {
+    url: String,
+    folder: Folder,
+    runtime: Handle,
+}
+
+impl FileStore {
+    /// A store in `path/prefix`, which is created if need be. Files are read and written on blocking threads of
+    /// `runtime`.
+    pub fn open(path: &Path, prefix: &str, runtime: Handle) -> Result<Self, StoreError> {
+        let root = if prefix.is_empty() { path.to_owned() } else { path.join(prefix) };
+        let url = format!("file://{}", root.display());
+        let folder = Folder { root, flushed: Arc::default() };
+        folder.make(&folder.root).map_err(|e| error("open", &url, "", e.into()))?;
+        let cleaner = folder.clone();
+        runtime.spawn_blocking(move || cleaner.remove_abandoned(&cleaner.root, SystemTime::now()));
+        Ok(Self { url, folder, runtime })
+    }
+
+    async fn call<T: Send + 'static>(
+        &self,
+        operation: &'static str,
+        key: &str,
+        work: impl FnOnce(&Folder) -> Result<T, Failed> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let folder = self.folder.clone();
+        let result = self.runtime.spawn_blocking(move || work(&folder).map_err(|e| folder.explain(e))).await;
+        let ended = |e| Err(Failed { kind: Kind::Other, message: format!("the call's thread ended early: {e}") });
+        result.unwrap_or_else(ended).map_err(|failed| error(operation, &self.url, key, failed))
+    }
+}
+
+fn error(operation: &'static str, url: &str, key: &str, failed: Failed) -> StoreError {
+    let Failed { kind, message } = failed;
+    StoreError { operation, url: url.to_owned(), key: key.to_owned(), kind, message }
+}
+
+/// A call that failed, before it is known to whom to tell it.
+#[derive(Debug)]
+struct Failed {
+    kind: Kind,
+    message: String,
+}
+
+impl From<io::Error> for Failed {
+    fn from(error: io::Error) -> Self {
+        let kind = match error.kind() {
+            io::ErrorKind::NotFound => Kind::NotFound,
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Kind::Disk,
+            io::ErrorKind::PermissionDenied => Kind::Auth,
+            io::ErrorKind::TimedOut | io::ErrorKind::StaleNetworkFileHandle => Kind::Unavailable,
+            _ => Kind::Other,
+        };
+        Self { kind, message: error.to_string() }
+    }
+}
+
+#[async_trait]
+impl Store for FileStore {
+    fn url(&self) -> &str {
+        &self.url
+    }
+
+    async fn create(&self, key: &str, body: &Body, metadata: &Metadata) -> Result<Create, StoreError> {
+        let (name, body, sha256) = (key.to_owned(), body.clone(), metadata.get(payload::SHA256_KEY).cloned());
+        self.call("create", key, move |folder| folder.create(&name, &body, sha256.as_deref())).await
+    }
+
+    async fn put(&self, key: &str, body: &Body, metadata: &Metadata) -> Result<(), StoreError> {
+        let (name, body, sha256) = (key.to_owned(), body.clone(), metadata.get(payload::SHA256_KEY).cloned());
+        self.call("put", key, move |folder| folder.put(&name, &body, sha256.as_deref())).await
+    }
+
+    async fn head(&self, key: &str) -> Result<Option<Head>, StoreError> {
+        let name = key.to_owned();
+        self.call("head", key, move |folder| present(folder.head(&name))).await
+    }
+
+    async fn get(&self, key: &str) -> Result<Option<Bytes>, StoreError> {
+        let name = key.to_owned();
+        self.call("get", key, move |folder| present(folder.get(&name))).await
+    }
+
+    async fn get_range(&self, key: &str, range: Range<u64>, etag: Option<&str>) -> Result<Bytes, StoreError> {
+        let (name, etag) = (key.to_owned(), etag.map(str::to_owned));
+        self.call("get", key, move |folder| folder.get_range(&name, range, etag.as_deref())).await
+    }
+
+    async fn list(&self, prefix: &str, start_after: Option<&str>, limit: usize) -> Result<Page, StoreError> {
+        let (from, after) = (prefix.to_owned(), start_after.unwrap_or_default().to_owned());
+        self.call("list", prefix, move |folder| folder.list(&from, &after, limit.clamp(1, 1000))).await
+    }
+
+    async fn folders(&self, prefix: &str) -> Result<Vec<String>, StoreError> {
+        let from = prefix.to_owned();
+        self.call("list", prefix, move |folder| folder.folders(&from)).await
+    }
+
+    async fn delete(&self, key: &str) -> Result<(), StoreError> {
+        let name = key.to_owned();
+        self.call("delete", key, move |folder| folder.delete(&name)).await
+    }
+}
+
+/// `None` for what is not there.
+fn present<T>(result: Result<T, Failed>) -> Result<Option<T>, Failed> {
+    match result {
+        Ok(value) => Ok(Some(value)),
+        Err(failed) if failed.kind == Kind::NotFound => Ok(None),
+        Err(failed) => Err(failed),
+    }
+}
+
+/// The same calls, blocking.
+#[derive(Clone)]
+struct Folder {
+    root: PathBuf,
+    /// Folders that are known to be on disk.
+    flushed: Arc<Mutex<HashSet<PathBuf>>>,
+}
+
+impl Folder {
+    /// A missing root is another failure than a missing object.
+    fn explain(&self, failed: Failed) -> Failed {
+        if failed.kind == Kind::NotFound && !self.root.is_dir() {
+            return Failed { kind: Kind::NoBucket, message: "the folder is not there".to_owned() };
+        }
+        failed
+    }
+
+    /// The root must be there for an answer that something is not: an unmounted disk holds no objects either.
+    fn check_root(&self) -> Result<(), Failed> {
+        fs::metadata(&self.root)?;
+        Ok(())
+    }
+
+    fn path(&self, key: &str) -> Result<PathBuf, Failed> {
+        let bad = |part: &str| matches!(part, "" | "." | "..") || part.starts_with(TEMPORARY) || part.contains('\0');
+        if key.split('/').any(bad) {
+            return Err(Failed { kind: Kind::Other, message: "the key cannot be a file name".to_owned() });
+        }
+        self.check_root()?;
+        Ok(self.root.join(key))
+    }
+
+    /// Makes a folder and those above it, and flushes each into the one that holds it. That is also done once for
+    /// folders found: another writer may have made one and not have flushed it yet.
+    fn make(&self, path: &Path) -> io::Result<()> {
+        let found = path.is_dir();
+        if found && self.flushed().contains(path) {
+            return Ok(());
+        }
+        let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        // What was above the root before us is not ours to flush, nor perhaps to read.
+        if !found || (path != self.root && path.starts_with(&self.root)) {
+            if parent != path {
+                self.make(parent)?;
+            }
+            match fs::create_dir(path) {
+                Err(e) if !(e.kind() == io::ErrorKind::AlreadyExists && path.is_dir()) => return Err(e),
+                _ => sync_folder(parent)?,
+            }
+        }
+        self.flushed().insert(path.to_owned());
+        Ok(())
+    }
+
+    fn flushed(&self) -> MutexGuard<'_, HashSet<PathBuf>> {
+        self.flushed.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn create(&self, key: &str, body: &Body, sha256: Option<&str>) -> Result<Create, Failed> {
+        let path = self.path(key)?;
+        if fs::symlink_metadata(&path).is_ok() {
+            return Ok(Create::Exists); // spares the writing; the link decides
+        }
+        let folder = path.parent().unwrap_or(&self.root);
+        let temporary = self.write_temporary(folder, body, sha256)?;
+        match fs::hard_link(temporary.path(), &path) {
+            Ok(()) => {}
+            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => return Ok(Create::Exists),
+            Err(e) => {
+                let failed = Failed::from(e);
+                let message = format!("{} (hard links are needed to create once)", failed.message);
+                return Err(Failed { message, ..failed });
+            }
+        }
+        drop(temporary);
+        sync_folder(folder)?;
+        Ok(Create::Created)
+    }
+
+    fn put(&self, key: &str, body: &Body, sha256: Option<&str>) -> Result<(), Failed> {
+        let path = self.path(key)?;
+        let folder = path.parent().unwrap_or(&self.root);
+        let temporary = self.write_temporary(folder, body, sha256)?;
+        temporary.persist(&path).map_err(|e| e.error)?;
+        Ok(sync_folder(folder)?)
+    }
+
+    /// Writes a body to a temporary file in `folder` and flushes it to disk. With a hash, the bytes must have it.
+    fn write_temporary(
+        &self,
+        folder: &Path,
+        body: &Body,
+        sha256: Option<&str>,
+    ) -> Result<tempfile::NamedTempFile, Failed> {
+        self.make(folder)?;
+        let mut file = tempfile::Builder::new().prefix(TEMPORARY).tempfile_in(folder)?;
+        let mut hash = Sha256::new();
+        for chunk in payload::chunks(body) {
+            let unreadable = |e| Failed { kind: Kind::Other, message: format!("the bytes cannot be read: {e}") };
+            let bytes = chunk.read().map_err(unreadable)?;
+            if sha256.is_some() {
+                hash.update(&bytes);
+            }
+            file.write_all(&bytes)?;
+        }
+        if sha256.is_some_and(|expected| expected != payload::hex(&hash.finalize())) {
+            let message = "the bytes do not have the hash that the metadata says".to_owned();
+            return Err(Failed { kind: Kind::Other, message });
+        }
+        let readable = fs::Permissions::from_mode(0o644);
+        file.as_file().set_permissions(readable)?;
+        file.as_file().sync_all()?;
+        Ok(file)
+    }
+
+    fn head(&self, key: &str) -> Result<Head, Failed> {
+        let file = open(&self.path(key)?)?;
+        let facts = file.metadata()?;
+        let mut metadata = None;
+        for limit in HEADER_BYTES.into_iter().filter(|_| key.ends_with(".avro")) {
+            let mut start = vec![0; limit.min(facts.len()) as usize];
+            file.read_exact_at(&mut start, 0)?;
+            metadata = metadata.or_else(|| avro_metadata(&start));
+            if metadata.is_some() || limit >= facts.len() {
+                break;
+            }
+        }
+        Ok(Head { size: facts.len(), etag: etag(&facts), metadata: metadata.unwrap_or_default() })
+    }
+
+    fn get(&self, key: &str) -> Result<Bytes, Failed> {
+        let mut bytes = Vec::new();
+        open(&self.path(key)?)?.read_to_end(&mut bytes)?;
+        Ok(bytes.into())
+    }
+
+    fn get_range(&self, key: &str, range: Range<u64>, expected: Option<&str>) -> Result<Bytes, Failed> {
+        let file = open(&self.path(key)?)?;
+        let facts = file.metadata()?;
+        let found = etag(&facts);
+        if expected.is_some_and(|expected| expected != found) {
+            let message = format!("the object changed: etag {found}, expected {}", expected.unwrap_or_default());
+            return Err(Failed { kind: Kind::Changed, message });
+        }
+        let len = range.end.min(facts.len()).saturating_sub(range.start);
+        let mut bytes = vec![0; len as usize];
+        file.read_exact_at(&mut bytes, range.start)?;
+        Ok(bytes.into())
+    }
+
+    fn delete(&self, key: &str) -> Result<(), Failed> {
+        let path = self.path(key)?;
+        match fs::remove_file(&path).map_err(missing) {
+            Ok(()) => Ok(sync_folder(path.parent().unwrap_or(&self.root))?),
+            Err(failed) if failed.kind == Kind::NotFound => Ok(()),
+            Err(failed) => Err(failed),
+        }
+    }
+
+    fn list(&self, prefix: &str, after: &str, limit: usize) -> Result<Page, Failed> {
+        self.check_root()?;
+        let mut walk = Walk { folder: self, prefix, after, limit: limit + 1, entries: Vec::new() };
+        walk.visit(folder_of(prefix))?;
+        let mut entries = walk.entries;
+        let more = entries.len() > limit;
+        entries.truncate(limit);
+        Ok(Page { entries, more })
+    }
+
+    fn folders(&self, prefix: &str) -> Result<Vec<String>, Failed> {
+        self.check_root()?;
+        let mut folders: Vec<String> = self.names(prefix)?.into_iter().filter(|key| key.ends_with('/')).collect();
+        folders.sort_unstable();
+        // In a bucket a folder is there when something is in it.
+        let mut kept = Vec::new();
+        for folder in folders {
+            if !self.list(&folder, "", 1)?.entries.is_empty() {
+                kept.push(folder);
+            }
+        }
+        Ok(kept)
+    }
+
+    /// Keys of the files, and of the folders with a slash at their end, directly under `folder` (empty, or with its
+    /// final slash); nothing if it is not there.
+    fn names(&self, folder: &str) -> Result<Vec<String>, Failed> {
+        // No key has such a part, and as a path it would lead out of the root.
+        if folder.split_terminator('/').any(|part| matches!(part, "" | "." | "..")) {
+            return Ok(vec![]);
+        }
+        let listing = match fs::read_dir(self.root.join(folder)) {
+            Ok(listing) => listing,
+            Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => return Ok(vec![]),
+            Err(e) => return Err(e.into()),
+        };
+        let mut keys = Vec::new();
+        for item in listing {
+            let item = item?;
+            let name = item.file_name();
+            let Some(name) = name.to_str().filter(|name| !name.starts_with(TEMPORARY)) else { continue };
+            match item.file_type()? {
+                kind if kind.is_dir() => keys.push(format!("{folder}{name}/")),
+                kind if kind.is_file() => keys.push(format!("{folder}{name}")),
+                _ => {}
+            }
+        }
+        Ok(keys)
+    }
+
+    /// Removes temporary files that nobody writes any more; what cannot be removed stays for the next time.
+    fn remove_abandoned(&self, folder: &Path, now: SystemTime) {
+        let Ok(listing) = fs::read_dir(folder) else { return };
+        for item in listing.flatten() {
+            let Ok(kind) = item.file_type() else { continue };
+            if kind.is_dir() {
+                self.remove_abandoned(&item.path(), now);
+            } else if item.file_name().to_string_lossy().starts_with(TEMPORARY) {
+                let age = item.metadata().and_then(|facts| facts.modified()).map(|at| now.duration_since(at));
+                if matches!(age, Ok(Ok(age)) if age > ABANDONED) && fs::remove_file(item.path()).is_ok() {
+                    tracing::info!(path = %item.path().display(), "abandoned temporary file removed");
+                }
+            }
+        }
+    }
+}
+
+/// Collects keys in the order of a bucket's listing: the order of whole keys as bytes. A folder's keys all begin with
+/// its name and a slash, so siblings sort as a bucket's keys do when folders are compared with that slash.
+struct Walk<'a> {
+    folder: &'a Folder,
+    prefix: &'a str,
+    after: &'a str,
+    limit: usize,
+    entries: Vec<Entry>,
+}
+
+impl Walk<'_> {
+    fn visit(&mut self, folder: &str) -> Result<(), Failed> {
+        let mut keys = self.folder.names(folder)?;
+        keys.retain(|key| self.may_hold(key));
+        keys.sort_unstable();
+        for key in keys {
+            if self.entries.len() == self.limit {
+                break;
+            }
+            if key.ends_with('/') {
+                self.visit(&key)?;
+                continue;
+            }
+            match fs::metadata(self.folder.root.join(&key)) {
+                Ok(facts) => self.entries.push(Entry {
+                    key,
+                    size: facts.len(),
+                    etag: etag(&facts),
+                    modified_ms: facts.mtime() * 1000 + facts.mtime_nsec() / 1_000_000,
+                }),
+                Err(e) if e.kind() == io::ErrorKind::NotFound => {} // deleted since
+                Err(e) => return Err(e.into()),
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether `key` is wanted, or a folder that may hold wanted keys.
+    fn may_hold(&self, key: &str) -> bool {
+        if key.ends_with('/') {
+            let related = key.starts_with(self.prefix) || self.prefix.starts_with(key);
+            return related && (key > self.after || self.after.starts_with(key));
+        }
+        key.starts_with(self.prefix) && key > self.after
+    }
+}
+
+/// The folder part of a prefix, with its final slash; empty for the root.
+fn folder_of(prefix: &str) -> &str {
+    prefix.rfind('/').map_or("", |slash| &prefix[..=slash])
+}
+
+/// Opens a file that is an object; a folder is none.
+fn open(path: &Path) -> Result<File, Failed> {
+    let file = File::open(path).map_err(missing)?;
+    if file.metadata()?.is_dir() {
+        return Err(missing(io::ErrorKind::IsADirectory.into()));
+    }
+    Ok(file)
+}
+
+/// An object is missing, too, where its name is a folder's, or leads through a file.
+fn missing(error: io::Error) -> Failed {
+    match error.kind() {
+        io::ErrorKind::IsADirectory | io::ErrorKind::NotADirectory => {
+            Failed { kind: Kind::NotFound, message: error.to_string() }
+        }
+        _ => error.into(),
+    }
+}
+
+fn sync_folder(path: &Path) -> io::Result<()> {
+    File::open(path)?.sync_all()
+}
+
+fn etag(facts: &fs::Metadata) -> String {
+    let modified = i128::from(facts.mtime()) * 1_000_000_000 + i128::from(facts.mtime_nsec());
+    format!("{modified}-{}", facts.len())
+}
+
+/// Our metadata in the header of an Avro file, without its prefix; `None` when the bytes do not begin with a whole
+/// Avro header (Avro 1.12 specification, object container files: magic, map of bytes, sync marker).
+fn avro_metadata(bytes: &[u8]) -> Option<Metadata> {
+    let mut rest = bytes.strip_prefix(b"Obj\x01")?;
+    let mut metadata = Metadata::new();
+    loop {
+        let mut pairs = avro_long(&mut rest)?;
+        if pairs == 0 {
+            return Some(metadata);
+        }
+        if pairs < 0 {
+            avro_long(&mut rest)?; // the block's size in bytes follows a negative count
+            pairs = pairs.checked_neg()?;
+        }
+        for _ in 0..pairs {
+            let (key, value) = (avro_bytes(&mut rest)?, avro_bytes(&mut rest)?);
+            let texts = (std::str::from_utf8(key), std::str::from_utf8(value));
+            if let (Ok(key), Ok(value)) = texts
+                && let Some(key) = key.strip_prefix(AVRO_PREFIX)
+            {
+                metadata.insert(key.to_owned(), value.to_owned());
+            }
+        }
+    }
+}
+
+fn avro_bytes<'a>(rest: &mut &'a [u8]) -> Option<&'a [u8]> {
+    let len = usize::try_from(avro_long(rest)?).ok()?;
+    let (bytes, after) = rest.split_at_checked(len)?;
+    *rest = after;
+    Some(bytes)
+}
+
+/// A zigzag variable-length long of at most ten bytes.
+fn avro_long(rest: &mut &[u8]) -> Option<i64> {
+    let mut value = 0_u64;
+    for shift in (0..70).step_by(7) {
+        let (byte, after) = rest.split_first()?;
+        *rest = after;
+        value |= u64::from(byte & 0x7f).checked_shl(shift)?;
+        if byte & 0x80 == 0 {
+            return Some((value >> 1) as i64 ^ -((value & 1) as i64));
+        }
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use rstest::rstest;
+
+    use super::*;
+
+    fn folder() -> (tempfile::TempDir, Folder) {
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path().join("backup");
+        let folder = Folder { root, flushed: Arc::default() };
+        folder.make(&folder.root).unwrap();
+        (dir, folder)
+    }
+
+    #[rstest]
+    #[case("../x")]
+    #[case("/etc/passwd")]
+    #[case("a//b")]
+    #[case("a/./b")]
+    #[case("a/.~b")]
+    #[case("")]
+    fn keys_that_are_no_file_names_are_refused(#[case] key: &str) {
+        let (_dir, folder) = folder();
+        assert_eq!(folder.create(key, &Body::from("x"), None).unwrap_err().kind, Kind::Other);
+        assert_eq!(folder.list(key, "", 10).unwrap(), Page::default());
+    }
+
+    #[test]
+    fn a_body_with_another_hash_than_it_says_leaves_nothing() {
+        let (_dir, folder) = folder();
+        assert_eq!(folder.create("a/b", &Body::from("x"), Some("00")).unwrap_err().kind, Kind::Other);
+        assert_eq!(fs::read_dir(folder.root.join("a")).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn temporary_files_are_not_listed_and_removed_when_old() {
+        let (_dir, folder) = folder();
+        folder.create("a/b", &Body::from("x"), None).unwrap();
+        let temporary = folder.root.join("a/.~left");
+        fs::write(&temporary, "half").unwrap();
+        assert_eq!(folder.list("", "", 10).unwrap().entries.len(), 1);
+        folder.remove_abandoned(&folder.root, SystemTime::now());
+        assert!(temporary.exists());
+        folder.remove_abandoned(&folder.root, SystemTime::now() + ABANDONED * 2);
+        assert!(!temporary.exists() && folder.root.join("a/b").exists());
+    }
+
+    #[test]
+    fn a_missing_root_is_no_empty_store() {
+        let (_dir, folder) = folder();
+        fs::remove_dir_all(&folder.root).unwrap();
+        for failed in [
+            folder.list("", "", 10).unwrap_err(),
+            folder.head("a").unwrap_err(),
+            folder.create("a", &Body::from("x"), None).unwrap_err(),
+            folder.delete("a").unwrap_err(),
+        ] {
+            assert_eq!(folder.explain(failed).kind, Kind::NoBucket);
+        }
+    }
+
+    #[rstest]
+    #[case(io::ErrorKind::StorageFull, Kind::Disk)]
+    #[case(io::ErrorKind::QuotaExceeded, Kind::Disk)]
+    #[case(io::ErrorKind::PermissionDenied, Kind::Auth)]
+    #[case(io::ErrorKind::InvalidData, Kind::Other)]
+    fn kinds_of_io_errors(#[case] error: io::ErrorKind, #[case] kind: Kind) {
+        assert_eq!(Failed::from(io::Error::from(error)).kind, kind);
+    }
+
+    #[test]
+    fn avro_header_in_several_blocks() {
+        // One block with a negative count and its size, one with a positive count, then the end.
+        let mut bytes = b"Obj\x01\x01\x24".to_vec();
+        bytes.extend(b"\x1ekafka-backup.aa\x04v1");
+        bytes.extend(b"\x02\x14avro.codec\x08null\x00");
+        assert_eq!(avro_metadata(&bytes), Some(Metadata::from([("aa".to_owned(), "v1".to_owned())])));
+        for end in 0..bytes.len() {
+            assert_eq!(avro_metadata(&bytes[..end]), None, "cut off at {end}");
+        }
+    }
+}
