@@ -1,0 +1,523 @@
+//! Where a partition goes on: asks the bucket, the brokers and the local hints, and lets [`crate::model::resume`] decide.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::consumer::now_ms;
+use super::generation::{Forks, Generations, recorded};
+use super::open_object::gap_link;
+use super::topics::{Sight, TopicWatch};
+use crate::config::{Isolation, Job, OnRecreate};
+use crate::kafka::admin::{Cluster, End, TIMEOUT};
+use crate::kafka::{KafkaError, TopicPartition};
+use crate::metrics;
+use crate::model::chain::GenerationRecord;
+use crate::model::key::{self, PartitionPath};
+use crate::model::object::ObjectMeta;
+use crate::model::resume::{Note, Refusal, Resume, Root, Seen, Tail, resume};
+use crate::model::tail::{PAGE, TailSearch};
+use crate::state::{self, State};
+use crate::storage::retry::retry;
+use crate::storage::{Create, Store, StoreError};
+
+/// How long one request to the bucket is repeated before the partition is put off.
+const PATIENCE: Duration = Duration::from_secs(20);
+/// How long the group's coordinator is waited for: it only gives a hint.
+const GROUP_TIMEOUT: Duration = Duration::from_secs(5);
+/// Decisions in a row that change the bucket (new generation, gap link) before something must be wrong.
+const MAX_STEPS: u32 = 8;
+
+/// Resolves positions of the partitions of one job.
+pub struct Resolver {
+    pub(super) job: Arc<Job>,
+    pub(super) store: Arc<dyn Store>,
+    pub(super) cluster: Arc<Cluster>,
+    pub(super) cluster_id: String,
+    pub(super) state: Option<State>,
+    pub(super) topics: Arc<TopicWatch>,
+    pub(super) generations: Generations,
+    pub(super) forks: Arc<Forks>,
+}
+
+/// A partition and where to go on with it.
+#[derive(Debug, Clone)]
+pub struct Resolved {
+    /// The generation it writes to.
+    pub generation: Arc<GenerationRecord>,
+    /// The first offset to fetch.
+    pub position: i64,
+    /// Leader epoch of the last object, -1 when unknown: the broker checks the position against it.
+    pub leader_epoch: i32,
+    /// Where the range of the last object starts.
+    pub tail_start: Option<i64>,
+    /// Records that were found to be missing and are in a gap link now.
+    pub gap: i64,
+}
+
+/// Why a partition cannot go on now.
+#[derive(Debug, thiserror::Error)]
+pub enum Unresolved {
+    /// The operator has to act.
+    #[error("{what}")]
+    Refused {
+        /// What is wrong, and the ways out.
+        what: String,
+    },
+    /// Something that is not ours lies where our list must go on.
+    #[error("{key} is not ours: {why}; it is neither used nor overwritten")]
+    Foreign {
+        /// Which object.
+        key: String,
+        /// In which way.
+        why: String,
+    },
+    /// It may pass by itself.
+    #[error("{why}")]
+    Later {
+        /// What is waited for.
+        why: String,
+    },
+    /// The bucket did not answer.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The brokers did not answer.
+    #[error(transparent)]
+    Kafka(#[from] KafkaError),
+}
+
+impl Unresolved {
+    /// Whether waiting cannot help.
+    pub fn needs_operator(&self) -> bool {
+        matches!(self, Self::Refused { .. } | Self::Foreign { .. })
+    }
+
+    /// Whether waiting helps where nobody changes anything.
+    pub fn is_transient(&self) -> bool {
+        match self {
+            Self::Refused { .. } | Self::Foreign { .. } => false,
+            Self::Later { .. } => true,
+            Self::Store(error) => error.is_transient(),
+            Self::Kafka(error) => !matches!(error.kind, crate::kafka::Kind::Auth | crate::kafka::Kind::Config),
+        }
+    }
+}
+
+/// The last object of a partition's list.
+#[derive(Debug, Clone)]
+struct Found {
+    meta: ObjectMeta,
+}
+
+/// Log start and high watermark.
+#[derive(Debug, Clone, Copy)]
+pub struct LogRange {
+    /// Log start offset.
+    pub lo: i64,
+    /// High watermark.
+    pub hi: i64,
+    /// When they were asked for.
+    pub at: Instant,
+}
+
+/// What is known of one partition before the bucket is asked.
+#[derive(Debug, Clone)]
+pub struct Asked {
+    /// Its log.
+    pub log: LogRange,
+    /// What the group has committed: next offset, and the uuid of the generation it speaks of.
+    pub group: Option<(i64, String)>,
+    /// A truncation that a lane met with.
+    pub truncation: Option<Truncation>,
+}
+
+/// The broker's end offset for the leader epoch of the last object, below where that object ends.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Truncation {
+    /// The generation whose last object it was. It says nothing about any other.
+    pub generation: String,
+    /// The end offset.
+    pub at: i64,
+}
+
+impl Resolver {
+    /// A resolver for `job`, whose topics `topics` watches.
+    pub fn new(
+        job: Arc<Job>,
+        store: Arc<dyn Store>,
+        cluster: Arc<Cluster>,
+        cluster_id: String,
+        state: Option<State>,
+        topics: Arc<TopicWatch>,
+        forks: Arc<Forks>,
+    ) -> Arc<Self> {
+        let generations = Generations::default();
+        Arc::new(Self { job, store, cluster, cluster_id, state, topics, generations, forks })
+    }
+
+    /// What the brokers know of many partitions, in a few requests for all. Those whose log range cannot be had are left
+    /// out. What the group has committed is only a hint: it is left out when it cannot be had.
+    pub async fn ask(&self, all: &[TopicPartition]) -> Result<BTreeMap<TopicPartition, Asked>, KafkaError> {
+        let committed = self.cluster.committed(&self.job.group_id, all, GROUP_TIMEOUT);
+        let (logs, committed) = tokio::join!(self.log_ranges(all), committed);
+        let mut committed: BTreeMap<_, _> = committed
+            .unwrap_or_else(|error| {
+                tracing::debug!(job = %self.job.id, error = %error, "what the group has committed is not known");
+                Vec::new()
+            })
+            .into_iter()
+            .collect();
+        let asked = |(p, log)| {
+            let group = committed.remove(&p).flatten();
+            (p, Asked { log, group, truncation: None })
+        };
+        Ok(logs?.into_iter().map(asked).collect())
+    }
+
+    /// The log ranges of many partitions with two requests; those that cannot be had are left out.
+    pub async fn log_ranges(&self, all: &[TopicPartition]) -> Result<BTreeMap<TopicPartition, LogRange>, KafkaError> {
+        let (at, uncommitted) = (Instant::now(), Isolation::ReadUncommitted);
+        let lo = self.cluster.offsets(all, End::Earliest, uncommitted, TIMEOUT).await?;
+        let mut hi = self.cluster.offsets(all, End::Latest, uncommitted, TIMEOUT).await?;
+        let both = lo.into_iter().filter_map(|(p, lo)| {
+            let hi = hi.remove(&p)?;
+            Some((p, LogRange { lo: lo.ok()?, hi: hi.ok()?, at }))
+        });
+        Ok(both.collect())
+    }
+
+    /// Decides where `partition` goes on and writes what the decision needs (generation record, gap link).
+    pub async fn resolve(&self, partition: &TopicPartition, mut asked: Asked) -> Result<Resolved, Unresolved> {
+        for _ in 0..MAX_STEPS {
+            let generation = self.generation(&partition.topic).await?;
+            self.check_isolation(generation.as_deref())?;
+            let found = match &generation {
+                Some(generation) => self.find_tail(partition, generation, asked.log.hi).await?,
+                None => None,
+            };
+            let decision = self.decide(partition, generation.as_deref(), found.as_ref(), &asked).await?;
+            let (position, gap) = match decision {
+                Resume::NewGeneration { number, why } => {
+                    self.begin_generation(partition, number, why).await?;
+                    asked.log = self.log_range(partition).await?;
+                    continue;
+                }
+                Resume::Refuse(refusal) => return Err(self.refused(&partition.topic, &refusal)),
+                Resume::Wait { next_offset, hi } => {
+                    let why =
+                        format!("{partition}: the backup ends at {next_offset}, but the log already at {hi}; waiting");
+                    return Err(Unresolved::Later { why });
+                }
+                Resume::Begin { at, note } => {
+                    self.say(partition, note);
+                    (at, 0)
+                }
+                Resume::Gap { from, to, note } => {
+                    self.say(partition, note);
+                    let Some(generation) = &generation else { continue };
+                    // A gap stands for ever: the log that it is taken from must be this topic's.
+                    let (id, _) = self.topic_after(&partition.topic, asked.log.at).await?;
+                    let another = !id.is_empty() && !generation.topic_id.is_empty() && id != generation.topic_id;
+                    if another {
+                        asked.log = self.log_range(partition).await?;
+                        continue;
+                    }
+                    if !self.write_gap(partition, generation, from, to).await? {
+                        continue;
+                    }
+                    (to, to - from)
+                }
+            };
+            let Some(generation) = generation else { continue };
+            let leader_epoch = match &found {
+                // It is the epoch of the record in front of the position, or it means nothing.
+                Some(found) if found.meta.next_offset == position => found.meta.leader_epoch,
+                Some(_) => -1,
+                None => self.parents_epoch(partition, &generation, position, asked.log.hi).await?,
+            };
+            let tail_start = match gap {
+                0 => found.map(|f| f.meta.range_start),
+                _ => Some(position - gap),
+            };
+            return Ok(Resolved { generation, position, leader_epoch, tail_start, gap });
+        }
+        Err(Unresolved::Later { why: format!("{partition}: the list in the bucket keeps changing") })
+    }
+
+    async fn decide(
+        &self,
+        partition: &TopicPartition,
+        generation: Option<&GenerationRecord>,
+        found: Option<&Found>,
+        asked: &Asked,
+    ) -> Result<Resume, Unresolved> {
+        let (topic_id, _) = self.topic(&partition.topic).await?;
+        let strangers = generation.is_none() && {
+            let prefix = format!("{}/", partition.topic);
+            !retry(PATIENCE, || self.store.list(&prefix, None, 1)).await?.entries.is_empty()
+        };
+        let local = generation.and_then(|g| self.hint(partition, g)).map(|known| known.next_offset);
+        // A hint with another generation's uuid does not exist.
+        let is_of = |uuid: &String| generation.is_some_and(|g| g.uuid == *uuid);
+        let group = asked.group.as_ref().filter(|(_, uuid)| is_of(uuid)).map(|(next_offset, _)| *next_offset);
+        let truncation = asked.truncation.as_ref().filter(|t| is_of(&t.generation));
+        Ok(resume(&Seen {
+            cluster_id: &self.cluster_id,
+            topic_id: &topic_id,
+            lo: asked.log.lo,
+            hi: asked.log.hi,
+            generation: generation.map(|g| Root {
+                number: g.generation,
+                cluster_id: &g.cluster_id,
+                topic_id: &g.topic_id,
+                origin: g.origin(partition.partition),
+                adopted: g.is_adopted(),
+            }),
+            strangers,
+            tail: found.map(|f| Tail { next_offset: f.meta.next_offset, written_ms: now_ms() }),
+            hint: local.max(group),
+            truncated_at: truncation.map(|t| t.at),
+            retention_ms: None,
+            now_ms: now_ms(),
+            adopt: self.job.adopt,
+            stop_on_recreate: self.job.on_recreate == OnRecreate::Stop,
+        }))
+    }
+
+    fn hint(&self, partition: &TopicPartition, generation: &GenerationRecord) -> Option<state::Committed> {
+        let key = state::key(self.store.url(), &partition.topic, partition.partition);
+        let known = self.state.as_ref()?.get(&key)?;
+        // A hint with another generation's uuid does not exist.
+        (known.generation.to_string() == generation.uuid).then_some(known)
+    }
+
+    /// The last object of the partition: warm by the local hint (two requests), cold by a search.
+    async fn find_tail(
+        &self,
+        partition: &TopicPartition,
+        generation: &GenerationRecord,
+        hi: i64,
+    ) -> Result<Option<Found>, Unresolved> {
+        let path = PartitionPath::normal(&partition.topic, generation.generation, partition.partition);
+        let mut found = None;
+        if let Some(hint) = self.hint(partition, generation) {
+            found = self.look(&path, generation, hint.tail_start).await?;
+        }
+        if found.is_none()
+            && let Some(start) = self.search_tail(&path, generation.origin(partition.partition), hi).await?
+        {
+            found = self.look(&path, generation, start).await?;
+            if found.is_none() {
+                let why = format!("{partition}: the last object has just gone from the bucket");
+                return Err(Unresolved::Later { why });
+            }
+        }
+        // The list may have grown since: follow it to its end.
+        while let Some(last) = &found {
+            match self.look(&path, generation, last.meta.next_offset).await? {
+                Some(next) => found = Some(next),
+                None => break,
+            }
+        }
+        Ok(found)
+    }
+
+    async fn search_tail(&self, path: &PartitionPath, origin: i64, hi: i64) -> Result<Option<i64>, Unresolved> {
+        let mut search = TailSearch::new(origin, hi);
+        let folder = path.folder();
+        while let Some(from) = search.wants() {
+            let after = path.just_before(from);
+            let page = retry(PATIENCE, || self.store.list(&folder, Some(&after), PAGE)).await?;
+            let last = page.entries.last();
+            let offset = last.map(|entry| match key::parse(&entry.key) {
+                Some(parsed) if parsed.path == *path => Ok(parsed.offset),
+                _ => Err(Unresolved::Foreign { key: entry.key.clone(), why: "not an object's name".to_owned() }),
+            });
+            search.answer(offset.transpose()?, page.more);
+        }
+        Ok(search.tail())
+    }
+
+    async fn look(
+        &self,
+        path: &PartitionPath,
+        generation: &GenerationRecord,
+        offset: i64,
+    ) -> Result<Option<Found>, Unresolved> {
+        let key = path.object(offset);
+        let Some(head) = retry(PATIENCE, || self.store.head(&key)).await? else { return Ok(None) };
+        let foreign = |why: String| Unresolved::Foreign { key: key.clone(), why };
+        let meta = ObjectMeta::from_metadata(&head.metadata).map_err(|e| foreign(e.to_string()))?;
+        if meta.generation != generation.uuid {
+            return Err(foreign(format!("it belongs to generation {}", meta.generation)));
+        }
+        if meta.range_start != offset {
+            return Err(foreign(format!("its range starts at {}", meta.range_start)));
+        }
+        Ok(Some(Found { meta }))
+    }
+
+    /// Where the list of a partition ends: its tail's next offset, or its origin.
+    pub(super) async fn end_of_list(
+        &self,
+        partition: &TopicPartition,
+        generation: &GenerationRecord,
+    ) -> Result<i64, Unresolved> {
+        let log = self.log_range(partition).await?;
+        let found = self.find_tail(partition, generation, log.hi).await?;
+        Ok(found.map_or(generation.origin(partition.partition), |f| f.meta.next_offset))
+    }
+
+    /// A generation that forked from another has no object of its own at first: the epoch of the parent's tail counts.
+    async fn parents_epoch(
+        &self,
+        partition: &TopicPartition,
+        generation: &GenerationRecord,
+        position: i64,
+        hi: i64,
+    ) -> Result<i32, Unresolved> {
+        let Some(parent) = generation.parent.filter(|_| generation.fork(partition.partition) == Some(position)) else {
+            return Ok(-1);
+        };
+        let path = PartitionPath::normal(&partition.topic, parent, partition.partition);
+        let Some(start) = self.search_tail(&path, 0, hi).await? else { return Ok(-1) };
+        let key = path.object(start);
+        let head = retry(PATIENCE, || self.store.head(&key)).await?;
+        let meta = head.and_then(|head| ObjectMeta::from_metadata(&head.metadata).ok());
+        // Only where the parent's list ends at the fork does its last epoch belong to the position.
+        Ok(meta.filter(|meta| meta.next_offset == position).map_or(-1, |meta| meta.leader_epoch))
+    }
+
+    /// Writes the gap link [from, to); `false` when somebody else appended first.
+    async fn write_gap(
+        &self,
+        partition: &TopicPartition,
+        generation: &GenerationRecord,
+        from: i64,
+        to: i64,
+    ) -> Result<bool, Unresolved> {
+        let path = PartitionPath::normal(&partition.topic, generation.generation, partition.partition);
+        let (body, metadata) = gap_link(ObjectMeta {
+            generation: generation.uuid.clone(),
+            job: self.job.id.clone(),
+            topic: partition.topic.to_string(),
+            topic_id: generation.topic_id.clone(),
+            partition: partition.partition,
+            range_start: from,
+            next_offset: to,
+            offsets: None,
+            records: 0,
+            timestamps: None,
+            max_record_bytes: 0,
+            leader_epoch: -1,
+            sha256: String::new(),
+            nonce: String::new(),
+            at_eof: false,
+            run: String::new(),
+            gap: "retention".to_owned(),
+        });
+        let key = path.object(from);
+        let created = retry(PATIENCE, || self.store.create(&key, &body, &metadata)).await?;
+        if created == Create::Exists {
+            return Ok(false);
+        }
+        metrics::gap(&self.job.id, &partition.topic, "retention", to - from);
+        tracing::error!(job = %self.job.id, partition = %partition, from, to,
+            "records were deleted by Kafka before they were backed up; the gap is recorded in the bucket");
+        Ok(true)
+    }
+
+    async fn log_range(&self, partition: &TopicPartition) -> Result<LogRange, Unresolved> {
+        let ranges = self.log_ranges(std::slice::from_ref(partition)).await?;
+        let missing = || Unresolved::Later { why: format!("{partition}: the brokers do not tell its offsets") };
+        ranges.get(partition).copied().ok_or_else(missing)
+    }
+
+    pub(super) async fn log_offsets(
+        &self,
+        all: &[TopicPartition],
+        which: End,
+    ) -> Result<BTreeMap<TopicPartition, i64>, Unresolved> {
+        let offsets = self.cluster.offsets(all, which, Isolation::ReadUncommitted, TIMEOUT).await?;
+        offsets.into_iter().map(|(p, offset)| Ok((p, offset?))).collect()
+    }
+
+    pub(super) async fn topic_config(&self, topic: &str) -> Result<BTreeMap<String, String>, Unresolved> {
+        let configs = self.cluster.topic_configs(&[topic.to_owned()], TIMEOUT).await?;
+        let own = configs.into_values().flatten().filter(|(_, entry)| !entry.is_default && !entry.sensitive);
+        Ok(own.filter_map(|(name, entry)| Some((name, entry.value?))).collect())
+    }
+
+    /// Id (empty when the broker tells none) and partition count of a topic, as seen a moment ago.
+    pub(super) async fn topic(&self, topic: &str) -> Result<(String, i32), Unresolved> {
+        let moment = Instant::now().checked_sub(Duration::from_secs(2)).unwrap_or_else(Instant::now);
+        self.topic_after(topic, moment).await
+    }
+
+    /// The same, as seen after `moment`.
+    async fn topic_after(&self, topic: &str, moment: Instant) -> Result<(String, i32), Unresolved> {
+        let waited = tokio::time::timeout(PATIENCE, self.topics.sight_after(topic, moment)).await;
+        match waited {
+            Ok(Sight::There { id, partitions }) => Ok((id.unwrap_or_default(), partitions)),
+            Ok(Sight::Gone) => Err(Unresolved::Later { why: format!("topic {topic} does not exist") }),
+            Err(_) => Err(Unresolved::Later { why: format!("topic {topic}: the brokers do not describe it") }),
+        }
+    }
+
+    fn check_isolation(&self, generation: Option<&GenerationRecord>) -> Result<(), Unresolved> {
+        let Some(generation) = generation else { return Ok(()) };
+        let ours = recorded(self.job.isolation);
+        if generation.isolation == ours {
+            return Ok(());
+        }
+        let what = format!(
+            "topic {}: isolation is {ours:?}, but the backup was begun with {:?}; set isolation back, or give the job another prefix",
+            generation.topic, generation.isolation
+        );
+        Err(Unresolved::Refused { what })
+    }
+
+    fn refused(&self, topic: &str, refusal: &Refusal) -> Unresolved {
+        let url = self.store.url();
+        let what = match refusal {
+            Refusal::Strangers => format!(
+                "topic {topic}: {url} already holds objects under {topic}/ that this program did not write; \
+                 give the job another prefix, or set adopt = true to keep them as a read-only generation"
+            ),
+            Refusal::OtherCluster { backed_up, seen } => format!(
+                "topic {topic}: the backup in {url} is of cluster {backed_up}, but the brokers belong to cluster {seen}; \
+                 correct bootstrap_servers, or give the job another prefix"
+            ),
+            Refusal::Recreated => format!(
+                "topic {topic} was deleted and created again, and on_recreate is \"stop\"; \
+                 set on_recreate = \"new-generation\" to go on with the new topic beside the old backup"
+            ),
+        };
+        Unresolved::Refused { what }
+    }
+
+    fn say(&self, partition: &TopicPartition, note: Option<Note>) {
+        let job = &self.job.id;
+        match note {
+            None => {}
+            Some(Note::DeletedBySomebody { hint }) => {
+                metrics::error("s3", "other");
+                tracing::error!(job = %job, partition = %partition, backed_up_to = hint,
+                    "objects of this partition were deleted by somebody; what Kafka still holds is backed up again");
+            }
+            Some(Note::Expired { up_to }) => {
+                tracing::info!(job = %job, partition = %partition, up_to, "earlier objects have expired");
+            }
+            Some(Note::NothingBelow { origin, to }) => {
+                tracing::warn!(job = %job, partition = %partition, origin, to, "no objects below: expired or lost");
+            }
+        }
+    }
+}
+
+impl Resolver {
+    /// Looks the generation of `topic` up anew the next time.
+    pub async fn forget_generation(&self, topic: &str) {
+        self.generations.forget(topic).await;
+    }
+}

@@ -1,0 +1,199 @@
+//! What a job is doing, for `/metrics`, `/-/status` and the log: written by the job, read by everybody.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use super::lane::Progress;
+use crate::config::Job;
+use crate::kafka::TopicPartition;
+use crate::model::watermark::Protected;
+
+/// How a job is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum JobState {
+    /// Everything goes as it should.
+    Running,
+    /// Something does not, and is tried again.
+    Degraded,
+    /// Nothing goes until the operator has acted.
+    Failed,
+    /// Making durable what has been read, then ending.
+    Draining,
+}
+
+impl JobState {
+    /// All of them, for metrics.
+    pub const ALL: [(Self, &'static str); 4] = [
+        (Self::Running, "running"),
+        (Self::Degraded, "degraded"),
+        (Self::Failed, "failed"),
+        (Self::Draining, "draining"),
+    ];
+}
+
+/// One thing that is wrong.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct Problem {
+    /// What, and what to do about it.
+    pub text: String,
+    /// Since when, in milliseconds since 1970-01-01 UTC.
+    pub since_ms: i64,
+    /// It will not pass by itself.
+    pub needs_operator: bool,
+}
+
+/// What is known of one partition.
+#[derive(Debug, Clone, Default)]
+pub struct PartitionStatus {
+    /// How far its lane is; none while it has no lane.
+    pub progress: Option<Arc<Progress>>,
+    /// Up to which moment it is safe.
+    pub protected: Protected,
+    /// Where the log ended when it was last asked.
+    pub end_offset: Option<i64>,
+}
+
+impl PartitionStatus {
+    /// Records (offsets, strictly) between what is durable and the end of the log.
+    pub fn lag(&self) -> Option<i64> {
+        Some((self.end_offset? - self.progress.as_ref()?.covered()).max(0))
+    }
+}
+
+/// The status of one job.
+#[derive(Debug)]
+pub struct JobStatus {
+    /// The job.
+    pub job: Arc<Job>,
+    /// Gap links written since the start.
+    pub gaps: AtomicU64,
+    inner: Mutex<Inner>,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    draining: bool,
+    problems: BTreeMap<String, Problem>,
+    partitions: BTreeMap<TopicPartition, PartitionStatus>,
+}
+
+impl JobStatus {
+    /// A job that has just begun.
+    pub fn new(job: Arc<Job>) -> Arc<Self> {
+        Arc::new(Self { job, gaps: AtomicU64::new(0), inner: Mutex::default() })
+    }
+
+    fn inner(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Something is wrong with `subject` (a partition, a topic, the bucket); said once for as long as it stays the same.
+    pub fn problem(&self, subject: &str, text: impl Into<String>, needs_operator: bool) {
+        let text = text.into();
+        let mut inner = self.inner();
+        let old = inner.problems.get(subject);
+        if old.is_some_and(|old| old.text == text) {
+            return;
+        }
+        let since_ms = old.map_or_else(super::consumer::now_ms, |old| old.since_ms);
+        inner.problems.insert(subject.to_owned(), Problem { text: text.clone(), since_ms, needs_operator });
+        drop(inner);
+        tracing::error!(job = %self.job.id, subject, problem = %text, "job degraded");
+    }
+
+    /// What was wrong with `subject` is over.
+    pub fn solved(&self, subject: &str) {
+        if self.inner().problems.remove(subject).is_some() {
+            tracing::info!(job = %self.job.id, subject, "job recovered");
+        }
+    }
+
+    /// The job is making durable what it holds and ends then.
+    pub fn draining(&self) {
+        self.inner().draining = true;
+    }
+
+    /// How it is.
+    pub fn state(&self) -> JobState {
+        let inner = self.inner();
+        if inner.draining {
+            JobState::Draining
+        } else if inner.problems.values().any(|p| p.needs_operator)
+            && inner.partitions.values().all(|p| p.progress.is_none())
+        {
+            JobState::Failed
+        } else if inner.problems.is_empty() {
+            JobState::Running
+        } else {
+            JobState::Degraded
+        }
+    }
+
+    /// What is wrong, by subject.
+    pub fn problems(&self) -> BTreeMap<String, Problem> {
+        self.inner().problems.clone()
+    }
+
+    /// A lane for `partition` began.
+    pub fn lane_began(&self, partition: &TopicPartition, progress: Arc<Progress>) {
+        let mut inner = self.inner();
+        let status = inner.partitions.entry(partition.clone()).or_default();
+        let covered = progress.covered();
+        let before = status.progress.replace(progress).map_or(covered, |old| old.durable_next());
+        if covered < before {
+            // A new generation: the topic was created anew, or its log lost its end.
+            status.protected.restart(covered);
+        }
+    }
+
+    /// Everything that was known is not so any more: the job is started again.
+    pub fn reset(&self) {
+        let mut inner = self.inner();
+        inner.problems.clear();
+        inner.partitions.clear();
+    }
+
+    /// A partition is ours, without a lane as yet.
+    pub fn assigned(&self, partition: &TopicPartition) {
+        self.inner().partitions.entry(partition.clone()).or_default();
+    }
+
+    /// A partition is not ours any more.
+    pub fn lost(&self, partition: &TopicPartition) {
+        self.inner().partitions.remove(partition);
+    }
+
+    /// At `at_ms` the logs ended there.
+    pub fn observe_ends(&self, at_ms: i64, ends: &BTreeMap<TopicPartition, i64>) {
+        let mut inner = self.inner();
+        for (partition, end) in ends {
+            if let Some(status) = inner.partitions.get_mut(partition) {
+                status.end_offset = Some(*end);
+                status.protected.observe(at_ms, *end);
+                if let Some(progress) = &status.progress {
+                    let covered = progress.covered();
+                    status.protected.cover(covered);
+                }
+            }
+        }
+    }
+
+    /// All partitions, with what is protected brought up to now.
+    pub fn partitions(&self) -> BTreeMap<TopicPartition, PartitionStatus> {
+        let mut inner = self.inner();
+        for status in inner.partitions.values_mut() {
+            if let Some(progress) = &status.progress {
+                let covered = progress.covered();
+                status.protected.cover(covered);
+            }
+        }
+        inner.partitions.clone()
+    }
+
+    /// A gap link was written.
+    pub fn add_gap(&self) {
+        self.gaps.fetch_add(1, Ordering::Relaxed);
+    }
+}
