@@ -1,0 +1,179 @@
+//! Looks a backup over: which topics, generations, partitions and objects a store holds.
+//!
+//! Nothing is believed because of its name alone: every object is asked (HEAD) what it is, many at a time. An object
+//! that says nothing of itself in its metadata, because it was copied from elsewhere or is of the older layout, is
+//! asked again through its Avro header.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::{StreamExt, TryStreamExt, stream};
+
+use super::header;
+use crate::error::{Error, Exit, Result};
+use crate::model::catalog::{self, Branch, Facts, StoredObject, TopicBackup};
+use crate::model::chain::GenerationRecord;
+use crate::model::key::{self, ObjectKey, PartitionPath};
+use crate::storage::retry::retry;
+use crate::storage::{Entry, Kind, Store, StoreError};
+
+/// How many objects are asked at the same time.
+const HEADS: usize = 48;
+
+/// How many partitions are listed at the same time, when each has few objects.
+const LISTINGS: usize = 8;
+
+/// Keys of one listing request, the most S3 gives.
+const PAGE: usize = 1000;
+
+/// How long a store may be out of reach before a look at it fails.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// The topics a store has a backup of, in lexical order.
+pub async fn topics(store: &Arc<dyn Store>) -> Result<Vec<String>> {
+    let system = format!("{}/topics/", key::SYSTEM);
+    let (folders, recorded) = futures_util::try_join!(folders(store, ""), folders(store, &system))?;
+    let names = folders.iter().map(|f| f.trim_end_matches('/')).filter(|name| *name != key::SYSTEM);
+    let recorded = recorded.iter().filter_map(|f| f.strip_prefix(&system)).map(|f| f.trim_end_matches('/'));
+    let names: BTreeSet<String> = names.chain(recorded).map(str::to_owned).collect();
+    Ok(names.into_iter().collect())
+}
+
+/// The generation records of a topic, and its branches with their partitions, which hold no objects yet; `None` when
+/// there is nothing of it.
+pub async fn outline(store: &Arc<dyn Store>, topic: &str) -> Result<Option<TopicBackup>> {
+    let mut backup = TopicBackup { records: records(store, topic).await?, ..TopicBackup::default() };
+    let top = format!("{topic}/");
+    let is_partition = |name: &str| name.bytes().all(|b| b.is_ascii_digit()) && name.parse::<i32>().is_ok();
+    for folder in folders(store, &top).await? {
+        let name = folder[top.len()..].trim_end_matches('/');
+        if is_partition(name) {
+            let partitions = backup.branches.entry(Branch::Generation(1)).or_default();
+            partitions.entry(name.parse().unwrap_or_default()).or_default();
+            continue;
+        }
+        let inside = folders(store, &folder).await?;
+        let inside = inside.iter().map(|f| f[folder.len()..].trim_end_matches('/')).filter(|name| is_partition(name));
+        let inside: BTreeMap<i32, _> = inside.filter_map(|name| Some((name.parse().ok()?, Vec::new()))).collect();
+        if !inside.is_empty() {
+            backup.branches.insert(Branch::of(Some(name)), inside);
+        }
+    }
+    Ok((!backup.records.is_empty() || !backup.branches.is_empty()).then_some(backup))
+}
+
+/// Fills in the objects of `generation` and its parents, in the order in which they are read; only `partitions`, where
+/// given.
+pub async fn fill(
+    store: &Arc<dyn Store>,
+    topic: &str,
+    backup: &mut TopicBackup,
+    generation: u32,
+    partitions: Option<&BTreeSet<i32>>,
+) -> Result<()> {
+    let mut wanted = Vec::new();
+    for n in backup.lineage(generation) {
+        let uuid = backup.records.get(&n).map(|record| record.uuid.clone());
+        let there = backup.branches.get(&Branch::Generation(n)).into_iter().flat_map(BTreeMap::keys);
+        let there = there.filter(|p| partitions.is_none_or(|wanted| wanted.contains(p)));
+        wanted.extend(there.map(|p| (n, PartitionPath::normal(topic, n, *p), uuid.clone())));
+    }
+    let mut found = stream::iter(wanted)
+        .map(|(n, path, uuid)| async move {
+            let mut objects = Vec::new();
+            each_object(store, &path, uuid.as_deref(), |object| objects.push(object)).await?;
+            catalog::sort(&mut objects);
+            Result::<_, Error>::Ok((n, path.partition, objects))
+        })
+        .buffer_unordered(LISTINGS);
+    while let Some((n, partition, objects)) = found.try_next().await? {
+        backup.branches.entry(Branch::Generation(n)).or_default().insert(partition, objects);
+    }
+    Ok(())
+}
+
+/// Gives every object of a partition's folder to `take`, in the order of their names, asked what they are. `uuid` is
+/// that of the generation's record.
+pub async fn each_object(
+    store: &Arc<dyn Store>,
+    path: &PartitionPath,
+    uuid: Option<&str>,
+    mut take: impl FnMut(StoredObject),
+) -> Result<()> {
+    let folder = path.folder();
+    let mut after: Option<String> = None;
+    loop {
+        let page = retry(PATIENCE, || store.list(&folder, after.as_deref(), PAGE)).await.map_err(failed)?;
+        after = page.entries.last().map(|entry| entry.key.clone());
+        let named = page.entries.into_iter().filter_map(|entry| {
+            let name = key::parse(&entry.key).filter(|name| name.path == *path)?;
+            Some((name, entry))
+        });
+        let mut objects =
+            stream::iter(named).map(|(name, entry)| ask(store, name, entry, uuid)).buffered(HEADS).boxed();
+        while let Some(object) = objects.try_next().await? {
+            take(object);
+        }
+        if !page.more || after.is_none() {
+            return Ok(());
+        }
+    }
+}
+
+/// Asks one object what it is.
+async fn ask(store: &Arc<dyn Store>, name: ObjectKey, entry: Entry, uuid: Option<&str>) -> Result<StoredObject> {
+    let head = retry(PATIENCE, || store.head(&entry.key)).await.map_err(failed)?;
+    let offset = name.offset;
+    let Some(head) = head else {
+        let facts = Facts::Bad("it was listed, and is not there".to_owned());
+        return Ok(StoredObject { key: entry.key, offset, size: entry.size, etag: entry.etag, facts });
+    };
+    let facts = match Facts::from_metadata(&name, &head.metadata, uuid) {
+        Some(facts) => facts,
+        None => match header::read(store, &entry.key, &head).await.map_err(failed)? {
+            Ok(header) => Facts::from_metadata(&name, &header.metadata, uuid).unwrap_or(Facts::Older),
+            Err(why) => Facts::Bad(why),
+        },
+    };
+    Ok(StoredObject { key: entry.key, offset, size: head.size, etag: head.etag, facts })
+}
+
+async fn records(store: &Arc<dyn Store>, topic: &str) -> Result<BTreeMap<u32, GenerationRecord>> {
+    let folder = key::generation_folder(topic);
+    let (mut records, mut after) = (BTreeMap::new(), None::<String>);
+    loop {
+        let page = retry(PATIENCE, || store.list(&folder, after.as_deref(), PAGE)).await.map_err(failed)?;
+        after = page.entries.last().map(|entry| entry.key.clone());
+        for entry in page.entries.iter().filter(|entry| entry.key.ends_with(".json")) {
+            let body = retry(PATIENCE, || store.get(&entry.key)).await.map_err(failed)?;
+            let gone = || Error::new(Exit::Failed, format!("{} vanished while it was read", entry.key));
+            let record = GenerationRecord::from_json(&entry.key, &body.ok_or_else(gone)?).map_err(|error| {
+                Error::new(Exit::ProblemFound, error.to_string())
+                    .hint("nothing is restored without it, because the order of generations hangs on it")
+            })?;
+            records.insert(record.generation, record);
+        }
+        if !page.more || after.is_none() {
+            return Ok(records);
+        }
+    }
+}
+
+async fn folders(store: &Arc<dyn Store>, prefix: &str) -> Result<Vec<String>> {
+    retry(PATIENCE, || store.folders(prefix)).await.map_err(failed)
+}
+
+/// A failed call to a store as the end of a command.
+pub fn failed(error: StoreError) -> Error {
+    let (exit, hint) = match error.kind {
+        Kind::Auth => (Exit::Auth, "check the credentials and the permissions s3:ListBucket and s3:GetObject"),
+        Kind::NoBucket => (Exit::NotFound, "check the bucket (or path) and the prefix of the storage"),
+        Kind::NotFound => (Exit::NotFound, "the object was there a moment ago: does somebody delete objects?"),
+        Kind::Changed => (Exit::ProblemFound, "somebody replaced the object, which this program never does"),
+        Kind::ClockSkew => (Exit::Failed, "set this machine's clock"),
+        _ if error.is_transient() => (Exit::Unavailable, "try again when the store can be reached"),
+        _ => return Error::new(Exit::Failed, error.to_string()),
+    };
+    Error::new(exit, error.to_string()).hint(hint)
+}

@@ -1,0 +1,375 @@
+//! Restore: look the backup over, plan, check everything against the target, then act.
+//!
+//! ```text
+//! gather   listings and metadata of the store  ──┐
+//! target   cluster id, offsets, settings       ──┴─> model::restore::plan ──> act ──> report
+//!
+//! plan_file                the plan is written down before the first record
+//! resume                   an unfinished plan goes on where the target ends
+//! act      per partition:  fetch (async, ranges) ──bounded──> write (a thread: decode, produce, check deliveries)
+//! ```
+//!
+//! Nothing is created or produced before the plan has agreed. `tasks_max` partitions are restored at the same time; one
+//! that fails stops, the others go on, and the end says which.
+
+pub mod act;
+pub mod fetch;
+pub mod gather;
+mod header;
+pub mod plan_file;
+pub mod report;
+pub mod resume;
+mod settings;
+pub mod stop;
+pub mod target;
+pub mod write;
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use serde_json::{Map, Value, json};
+
+use self::fetch::Throttle;
+use self::plan_file::PlanFile;
+use self::report::{Progress, print, rfc3339};
+use self::resume::Resumed;
+use self::stop::Stop;
+use self::target::{KafkaSinks, KafkaTarget};
+use crate::config::{IfNotEmpty, KafkaConfig, RestoreRequest};
+use crate::error::{Error, Exit, Result};
+use crate::model::catalog::Catalog;
+use crate::model::restore::saved::{PLAN_FORMAT_VERSION, SavedPlan, plan_id};
+use crate::model::restore::window::{Offsets, Times};
+use crate::model::restore::{self as model, Mapping, Plan, Refusal, Request, Selection, Target};
+use crate::storage::Store;
+
+/// What the command line or a restore file asks for.
+#[derive(Clone)]
+pub struct Restore {
+    /// Where the backup is.
+    pub store: Arc<dyn Store>,
+    /// What the store is called in the main file, or its URL.
+    pub storage: String,
+    /// The target cluster.
+    pub kafka: Arc<KafkaConfig>,
+    /// Which topics, and their names on the target.
+    pub selection: Selection,
+    /// Which generation; `None` is the newest of each topic.
+    pub generation: Option<u32>,
+    /// Only these partitions of source topics; empty is all.
+    pub partitions: BTreeSet<(String, i32)>,
+    /// Only records of this time.
+    pub times: Times,
+    /// Only these offsets of partitions of source topics.
+    pub offsets: BTreeMap<(String, i32), Offsets>,
+    /// Partitions restored at the same time, from 1.
+    pub tasks_max: usize,
+    /// Topics that are not there are created.
+    pub create_topics: bool,
+    /// Replicas of created topics; `None` is the broker's default.
+    pub replication_factor: Option<i32>,
+    /// A target that holds records is appended to.
+    pub append: bool,
+    /// The source's own topic on the source's own cluster is allowed.
+    pub in_place: bool,
+    /// At the end the targets get the settings of their sources.
+    pub apply_topic_config: bool,
+    /// Bytes per second read from the store; `None` is no limit.
+    pub rate_limit: Option<u64>,
+    /// Where the plan is written; `None` is `ID.json` in `plans`.
+    pub plan: Option<PathBuf>,
+    /// Where plans are written.
+    pub plans: PathBuf,
+    /// Only go on with an unfinished plan.
+    pub resume: bool,
+    /// Only show the plan.
+    pub dry_run: bool,
+    /// JSON lines instead of text.
+    pub json: bool,
+}
+
+impl Restore {
+    /// What a validated restore request asks for, with the store it names opened.
+    pub fn from_request(request: RestoreRequest, store: Arc<dyn Store>, json: bool) -> Self {
+        let topics = request.topics.into_iter().map(|(source, target)| format!("{source}:{target}")).collect();
+        Self {
+            store,
+            storage: request.storage.name.clone(),
+            kafka: request.kafka,
+            selection: Selection { topics, pattern: request.topics_regex, rename: request.rename },
+            generation: request.generation,
+            partitions: request.partitions.into_iter().collect(),
+            times: request.times,
+            offsets: request.offsets,
+            tasks_max: request.tasks_max as usize,
+            create_topics: request.create_topics,
+            replication_factor: request.replication_factor.map(i32::from),
+            append: request.if_not_empty == IfNotEmpty::Append,
+            in_place: request.in_place,
+            apply_topic_config: request.apply_topic_config,
+            rate_limit: request.rate_limit,
+            plan: request.plan,
+            plans: request.plans,
+            resume: request.resume,
+            dry_run: request.dry_run,
+            json,
+        }
+    }
+
+    /// What is asked for, in the words of a restore file: enough to ask for it again.
+    fn words(&self) -> Map<String, Value> {
+        let partition = |(topic, number): &(String, i32)| format!("{topic}/{number}");
+        let offsets = |of: fn(&Offsets) -> Option<i64>| -> Map<String, Value> {
+            let given = self.offsets.iter();
+            given.filter_map(|(at, offsets)| Some((partition(at), of(offsets)?.into()))).collect()
+        };
+        let words = [
+            ("kafka", json!(self.kafka.name)),
+            ("storage", json!(self.storage)),
+            ("topics", json!(self.selection.topics)),
+            ("topics_regex", json!(self.selection.pattern.as_ref().map(|pattern| pattern.0.as_str()))),
+            ("rename", json!(self.selection.rename.as_ref().map(ToString::to_string))),
+            ("generation", json!(self.generation)),
+            ("partitions", json!(self.partitions.iter().map(partition).collect::<Vec<_>>())),
+            ("from", json!(self.times.from_ms.map(rfc3339))),
+            ("until", json!(self.times.until_ms.map(rfc3339))),
+            ("from_offset", offsets(|offsets| offsets.from).into()),
+            ("until_offset", offsets(|offsets| offsets.until).into()),
+            ("create_topics", json!(self.create_topics)),
+            ("replication_factor", json!(self.replication_factor)),
+            ("in_place", json!(self.in_place)),
+            ("apply_topic_config", json!(self.apply_topic_config)),
+            ("tasks_max", json!(self.tasks_max)),
+        ];
+        let is_said = |value: &Value| match value {
+            Value::Null => false,
+            Value::Array(values) => !values.is_empty(),
+            Value::Object(values) => !values.is_empty(),
+            _ => true,
+        };
+        words.into_iter().filter(|(_, value)| is_said(value)).map(|(key, value)| (key.to_owned(), value)).collect()
+    }
+}
+
+/// What is known before anything is changed.
+struct Prepared {
+    target: KafkaTarget,
+    facts: Target,
+    /// Where the plan is or will be written down; `None` in append mode and for a dry run.
+    file: Option<PlanFile>,
+    saved: SavedPlan,
+    /// What earlier runs have produced; `None` when this is the first.
+    resumed: Option<BTreeMap<(String, i32), Resumed>>,
+}
+
+/// Runs a restore from the first look to the report. Prints to stdout; the exit code says how it went.
+pub async fn run(restore: Restore, stop: Stop) -> Result<Exit> {
+    // Until the plan is agreed nothing has been changed anywhere: a signal may end it at any point.
+    let Prepared { target, mut facts, file, mut saved, resumed } = tokio::select! {
+        prepared = prepare(&restore) => prepared?,
+        () = stop.wait() => return Ok(stop.asked().unwrap_or(Exit::Interrupted)),
+    };
+    if restore.dry_run {
+        show_plan(&saved.plan, restore.json)?;
+        return Ok(Exit::Ok);
+    }
+    warn(&saved.plan.warnings, restore.json)?;
+    if resumed.is_none() {
+        facts.topics.extend(create(&target, &saved.plan, restore.json).await?.topics);
+        for topic in &mut saved.plan.topics {
+            topic.target_id = facts.topics.get(&topic.target).and_then(|found| found.id.clone());
+        }
+        if let Some(file) = &file {
+            file.write(&saved)?;
+            tracing::info!(plan = %file.path().display(), "plan written: the same restore started again goes on with it");
+        }
+    }
+    let resumed = resumed.unwrap_or_default();
+    let progress = Progress::new(&saved.plan, resumed.values().map(|resumed| resumed.done).sum());
+    let act = act::Act {
+        store: restore.store.clone(),
+        sinks: Arc::new(KafkaSinks::new(restore.kafka.clone(), &saved.plan, &facts)),
+        tasks_max: restore.tasks_max,
+        throttle: Arc::new(Throttle::new(restore.rate_limit)),
+        resumed,
+        stop,
+    };
+    let report = tokio::select! {
+        report = act.run(&saved.plan, progress.records.clone()) => report?,
+        () = progress.show() => unreachable!("progress is shown until it is dropped"),
+    };
+    let is_wanted = restore.apply_topic_config && report.exit() == Exit::Ok;
+    let refused = if is_wanted { settings::apply(&target, &saved.plan, restore.json).await } else { Ok(0) };
+    // Without the settings it is not finished: the same restore started again tries them again.
+    if let Some(file) = file.filter(|_| report.is_complete() && refused.is_ok()) {
+        file.write(&SavedPlan { finished: Some(rfc3339(now_ms())), ..saved })?;
+    }
+    print(&if restore.json { report.json() } else { report.text() })?;
+    Ok(if refused? > 0 { Exit::Incomplete } else { report.exit() })
+}
+
+/// Finds the unfinished plan of this very restore and looks where its target stands, or makes a new plan.
+async fn prepare(restore: &Restore) -> Result<Prepared> {
+    let target = KafkaTarget::open(&restore.kafka)?;
+    let cluster_id = target.cluster_id().await?;
+    let request = restore.words();
+    let id = plan_id(restore.store.url(), &cluster_id, &request);
+    let path = restore.plan.clone().unwrap_or_else(|| restore.plans.join(format!("{id}.json")));
+    // Behind the records of others nobody can say later which were ours.
+    let file = (!restore.append && !restore.dry_run).then(|| PlanFile::lock(&path)).transpose()?;
+    let unfinished = match restore.append {
+        true => None,
+        false => plan_file::read(&path)?.filter(|plan| plan.finished.is_none()),
+    };
+    if let Some(mut saved) = unfinished {
+        if saved.id != id {
+            let what = format!("the unfinished plan {} is of another restore", path.display());
+            let hint = format!("go on with that one (--resume {}), or name another file with --plan", path.display());
+            return Err(Error::new(Exit::Failed, what).hint(hint));
+        }
+        let (resumed, facts) = resume::look(&target, &restore.kafka, &saved).await.map_err(|error| {
+            let hint = format!("to begin anew, delete the target topics and the plan {}", path.display());
+            if error.exit == Exit::Failed && error.hint.is_none() { error.hint(hint) } else { error }
+        })?;
+        let done: u64 = resumed.values().map(|resumed| resumed.done).sum();
+        saved.plan.warnings =
+            vec![format!("going on with the plan of {} ({}): {done} records are there", saved.written, path.display())];
+        return Ok(Prepared { target, facts, file, saved, resumed: Some(resumed) });
+    }
+    if restore.resume {
+        let what = format!("there is no unfinished restore in {}", path.display());
+        return Err(Error::new(Exit::NotFound, what).hint("start the restore itself instead of --resume"));
+    }
+    let (mappings, catalog) = look(restore).await?;
+    let facts = target.facts(&mappings.iter().map(|mapping| mapping.target.clone()).collect()).await?;
+    let mut plan = decide(restore, mappings, &catalog, &facts)?;
+    if restore.append {
+        let warning = "if_not_empty = \"append\": a restore that is interrupted cannot be gone on with";
+        plan.warnings.push(warning.to_owned());
+    }
+    let saved = SavedPlan {
+        format_version: PLAN_FORMAT_VERSION,
+        id,
+        written: rfc3339(now_ms()),
+        finished: None,
+        store: restore.store.url().to_owned(),
+        cluster_id,
+        request,
+        plan,
+    };
+    Ok(Prepared { target, facts, file, saved, resumed: None })
+}
+
+/// Which topics are wanted, and what the store holds of them.
+async fn look(restore: &Restore) -> Result<(Vec<Mapping>, Catalog)> {
+    let available = gather::topics(&restore.store).await?;
+    let mappings = restore.selection.resolve(&available).map_err(refused)?;
+    let mut catalog = Catalog::default();
+    for source in mappings.iter().map(|mapping| &mapping.source).collect::<BTreeSet<_>>() {
+        let Some(mut backup) = gather::outline(&restore.store, source).await? else { continue };
+        let numbers = restore.partitions.iter().filter(|(topic, _)| topic == source).map(|(_, p)| *p);
+        let numbers: BTreeSet<i32> = numbers.collect();
+        let wanted = (!restore.partitions.is_empty()).then_some(&numbers);
+        if let Some(generation) = restore.generation.or(backup.newest()) {
+            gather::fill(&restore.store, source, &mut backup, generation, wanted).await?;
+        }
+        catalog.topics.insert(source.clone(), backup);
+    }
+    Ok((mappings, catalog))
+}
+
+fn decide(restore: &Restore, topics: Vec<Mapping>, catalog: &Catalog, target: &Target) -> Result<Plan> {
+    let request = Request {
+        topics,
+        generation: restore.generation,
+        partitions: (!restore.partitions.is_empty()).then(|| restore.partitions.clone()),
+        times: restore.times,
+        offsets: restore.offsets.clone(),
+        create_topics: restore.create_topics,
+        replication_factor: restore.replication_factor,
+        append: restore.append,
+        in_place: restore.in_place,
+        apply_topic_config: restore.apply_topic_config,
+        now_ms: now_ms(),
+    };
+    model::plan(&request, catalog, target).map_err(refused)
+}
+
+/// Creates what must be created, and holds the created topics to the same limits as those that were there: the
+/// broker's defaults may be stricter than the settings we give.
+async fn create(target: &KafkaTarget, plan: &Plan, json: bool) -> Result<Target> {
+    let mut created = Vec::new();
+    for topic in &plan.topics {
+        if let Some(create) = &topic.create {
+            target.create(&topic.target, create).await?;
+            tracing::info!(topic = topic.target, partitions = create.partitions, "topic created");
+            created.push(topic);
+        }
+    }
+    let facts = target.facts(&created.iter().map(|topic| topic.target.clone()).collect()).await?;
+    let (mut refusals, mut warnings) = (Vec::new(), Vec::new());
+    for topic in created {
+        let Some(found) = facts.topics.get(&topic.target) else {
+            refusals.push(Refusal::TargetMissing { topic: topic.target.clone() });
+            continue;
+        };
+        model::limits::check(&topic.target, &topic.needs, &found.config, now_ms(), &mut refusals, &mut warnings);
+    }
+    warn(&warnings, json)?;
+    if refusals.is_empty() { Ok(facts) } else { Err(refused(refusals)) }
+}
+
+/// All refusals as one error. "Not found" only when that is all that is wrong.
+fn refused(refusals: Vec<Refusal>) -> Error {
+    let exits: BTreeSet<u8> = refusals.iter().map(|refusal| refusal.exit() as u8).collect();
+    let exit = match refusals.first() {
+        Some(first) if exits.len() == 1 => first.exit(),
+        _ => Exit::Failed,
+    };
+    let reasons: Vec<String> = refusals.iter().map(|refusal| format!("\n  - {refusal}")).collect();
+    Error::new(exit, format!("the restore is refused, nothing was produced:{}", reasons.concat()))
+}
+
+/// Warnings, gaps among them, before anything is done.
+fn warn(warnings: &[String], json: bool) -> Result<()> {
+    for warning in warnings {
+        tracing::warn!("{warning}");
+        if json {
+            print(&json!({"message_type": "warning", "message": warning}).to_string())?;
+        }
+    }
+    Ok(())
+}
+
+fn show_plan(plan: &Plan, json: bool) -> Result<()> {
+    if !json {
+        return print(&report::plan_text(plan));
+    }
+    let totals = plan.totals();
+    let line = json!({
+        "message_type": "plan",
+        "topics": plan.topics,
+        "warnings": plan.warnings,
+        "totals": totals,
+    });
+    let summary = json!({
+        "message_type": "summary",
+        "dry_run": true,
+        "records_planned": totals.records,
+        "records_planned_at_most": totals.records_at_most,
+        "records_produced": 0,
+        "partitions": totals.partitions,
+        "seconds": 0.0,
+        "bytes": totals.bytes,
+    });
+    print(&format!("{line}\n{summary}"))
+}
+
+fn now_ms() -> i64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as i64)
+}

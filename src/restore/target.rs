@@ -1,0 +1,221 @@
+//! The target cluster: what is there, what is created, and where the records go.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::write::{Ledger, Sink, Sinks};
+use crate::config::{Isolation, KafkaConfig, Property};
+use crate::error::{Error, Exit, Result};
+use crate::kafka::admin::{Cluster, End, TIMEOUT};
+use crate::kafka::producer::{ProducerSettings, RestoreProducer, SendError, TopicHandle};
+use crate::kafka::{KafkaError, Kind, TopicPartition};
+use crate::model::batch::Record;
+use crate::model::restore::{Create, Plan, Target, TargetTopic};
+
+/// How long a created topic may take to be known everywhere.
+const SETTLE: Duration = Duration::from_secs(30);
+
+/// What may wait in the producer of one partition; more where a record is larger.
+const QUEUE_BYTES: u64 = 16 << 20;
+
+/// The same where nobody knows how large the records are.
+const UNKNOWN_QUEUE_BYTES: u64 = 64 << 20;
+
+/// The largest batch worth sending: beyond it nothing gets faster.
+const BATCH_BYTES: u64 = 1_000_000;
+
+/// The target cluster.
+pub struct KafkaTarget {
+    cluster: Arc<Cluster>,
+}
+
+impl KafkaTarget {
+    /// Connects with the first question.
+    pub fn open(kafka: &KafkaConfig) -> Result<Self> {
+        Ok(Self { cluster: Cluster::connect(kafka).map_err(failed)? })
+    }
+
+    /// The id of the cluster.
+    pub async fn cluster_id(&self) -> Result<String> {
+        self.cluster.cluster_id(TIMEOUT).await.map_err(failed)
+    }
+
+    /// What is known of the cluster and of those of `topics` that exist.
+    pub async fn facts(&self, topics: &BTreeSet<String>) -> Result<Target> {
+        let cluster_id = self.cluster_id().await?;
+        let mut target = Target { cluster_id, topics: BTreeMap::new() };
+        if topics.is_empty() {
+            return Ok(target);
+        }
+        let listed = self.cluster.topics(TIMEOUT).await.map_err(failed)?;
+        let existing: Vec<_> = listed.into_iter().filter(|t| t.partitions > 0 && topics.contains(&t.name)).collect();
+        let names: Vec<String> = existing.iter().map(|topic| topic.name.clone()).collect();
+        let configs = self.cluster.topic_configs(&names, TIMEOUT).await.map_err(failed)?;
+        let mut ids = self.ids(&names).await.map_err(failed)?;
+        for topic in existing {
+            let offsets = self.offsets(&topic.name, topic.partitions).await.map_err(failed)?;
+            let config = configs.get(&topic.name).into_iter().flatten();
+            let config = config.filter_map(|(name, entry)| Some((name.clone(), entry.value.clone()?))).collect();
+            let id = ids.remove(&topic.name);
+            target.topics.insert(topic.name, TargetTopic { id, offsets, config });
+        }
+        Ok(target)
+    }
+
+    /// The ids of topics that exist, where brokers have them. Asked again for a while, as below.
+    async fn ids(&self, names: &[String]) -> Result<BTreeMap<String, String>, KafkaError> {
+        let began = Instant::now();
+        loop {
+            let described = self.cluster.describe(names, TIMEOUT).await?;
+            let states = described.into_iter().map(|(name, state)| state.map(|state| Some((name, state.id?))));
+            match states.collect::<Result<Vec<_>, _>>() {
+                Err(error) if error.kind != Kind::Auth && began.elapsed() < SETTLE => {
+                    tokio::time::sleep(Duration::from_millis(200)).await;
+                }
+                states => return Ok(states?.into_iter().flatten().collect()),
+            }
+        }
+    }
+
+    /// Low and high watermark of every partition of a topic. Asked again for a while: of a topic that was created a
+    /// moment ago not every broker knows the leaders yet.
+    async fn offsets(&self, topic: &str, partitions: i32) -> Result<Vec<(i64, i64)>, KafkaError> {
+        let began = Instant::now();
+        loop {
+            match self.ask_offsets(topic, partitions).await {
+                Err(_) if began.elapsed() < SETTLE => tokio::time::sleep(Duration::from_millis(200)).await,
+                answer => return answer,
+            }
+        }
+    }
+
+    async fn ask_offsets(&self, topic: &str, partitions: i32) -> Result<Vec<(i64, i64)>, KafkaError> {
+        let name: Arc<str> = topic.into();
+        let all: Vec<_> = (0..partitions).map(|p| TopicPartition::new(name.clone(), p)).collect();
+        let mut low = self.cluster.offsets(&all, End::Earliest, Isolation::ReadUncommitted, TIMEOUT).await?;
+        let mut high = self.cluster.offsets(&all, End::Latest, Isolation::ReadUncommitted, TIMEOUT).await?;
+        let untold = |at: &TopicPartition| KafkaError {
+            operation: format!("list offsets of {at}"),
+            kind: Kind::Other,
+            message: "the broker did not answer for it".to_owned(),
+        };
+        let mut both = |at| {
+            let low = low.remove(at).unwrap_or_else(|| Err(untold(at)))?;
+            Ok((low, high.remove(at).unwrap_or_else(|| Err(untold(at)))?))
+        };
+        all.iter().map(&mut both).collect()
+    }
+
+    /// Changes settings of a topic, all or none.
+    pub async fn alter(&self, topic: &str, changes: &[(String, Option<String>)]) -> Result<(), KafkaError> {
+        self.cluster.alter_topic(topic, changes, TIMEOUT).await
+    }
+
+    /// Creates a topic and waits until all of it can be asked for.
+    pub async fn create(&self, topic: &str, create: &Create) -> Result<()> {
+        let created = self.cluster.create_topic(
+            topic,
+            create.partitions as i32,
+            create.replication_factor,
+            &create.config,
+            TIMEOUT,
+        );
+        created.await.map_err(|error| {
+            let hint = match error.kind {
+                Kind::Exists => "somebody created it just now; start the restore again",
+                _ => "create the topic by hand with these settings, or give the user the permission to",
+            };
+            failed(error).hint(hint)
+        })?;
+        self.offsets(topic, create.partitions as i32).await.map(drop).map_err(failed)
+    }
+}
+
+/// Producers for the partitions of a plan, one each: one that fails takes no other with it.
+pub struct KafkaSinks {
+    kafka: Arc<KafkaConfig>,
+    topics: BTreeMap<String, Limits>,
+}
+
+struct Limits {
+    settings: ProducerSettings,
+    batch_bytes: u64,
+}
+
+impl KafkaSinks {
+    /// For the topics of `plan`, which all exist: `target` says what they take.
+    pub fn new(kafka: Arc<KafkaConfig>, plan: &Plan, target: &Target) -> Self {
+        let limits = |topic: &crate::model::restore::TopicPlan| {
+            let config = target.topics.get(&topic.target).map(|t| &t.config);
+            let takes = config.and_then(|config| config.get("max.message.bytes")?.parse().ok());
+            let takes: u64 = takes.unwrap_or(BATCH_BYTES);
+            let largest = topic.needs.batch_bytes();
+            let queue_bytes = if topic.needs.unknown { UNKNOWN_QUEUE_BYTES } else { QUEUE_BYTES }.max(2 * largest);
+            // A record that is too large all the same is the broker's to refuse, which names it.
+            let record_bytes_max = takes.max(2 * largest).max(ProducerSettings::default().record_bytes_max);
+            // librdkafka does not split a batch that the broker finds too large. Compression can add a little.
+            let batch_bytes = (takes - takes / 64).saturating_sub(1024).clamp(1, BATCH_BYTES);
+            (topic.target.clone(), Limits { settings: ProducerSettings { queue_bytes, record_bytes_max }, batch_bytes })
+        };
+        Self { kafka, topics: plan.topics.iter().map(limits).collect() }
+    }
+}
+
+impl Sinks for KafkaSinks {
+    fn open(&self, topic: &str, partition: i32, ledger: Arc<Ledger>) -> Result<Box<dyn Sink>, KafkaError> {
+        let mut kafka = KafkaConfig::clone(&self.kafka);
+        let limits = self.topics.get(topic);
+        if let Some(limits) = limits.filter(|limits| limits.batch_bytes < BATCH_BYTES) {
+            let value = limits.batch_bytes.to_string();
+            kafka.properties.insert("batch.size".to_owned(), Property { value, secret_from: None });
+        }
+        let settings = limits.map(|limits| limits.settings.clone()).unwrap_or_default();
+        let producer = RestoreProducer::new(&kafka, &settings, Box::new(move |_, _, result| ledger.report(result)))?;
+        let handle = producer.topic(topic)?;
+        Ok(Box::new(KafkaSink { producer, handle, partition }))
+    }
+}
+
+struct KafkaSink {
+    handle: TopicHandle,
+    producer: RestoreProducer,
+    partition: i32,
+}
+
+impl Sink for KafkaSink {
+    fn send(&mut self, record: &Record<'_>) -> Result<bool, KafkaError> {
+        let failed = |kind, why: String| KafkaError {
+            operation: format!("send the record of source offset {}", record.offset),
+            kind,
+            message: why,
+        };
+        match self.producer.send(&self.handle, self.partition, record, 0) {
+            Ok(()) => Ok(true),
+            Err(SendError::Full) if self.producer.in_flight() > 0 => Ok(false),
+            Err(error @ (SendError::Full | SendError::TooLarge(_))) => Err(failed(Kind::TooLarge, error.to_string())),
+            Err(error @ SendError::TimestampZero) => Err(failed(Kind::Other, error.to_string())),
+            Err(SendError::Fatal(error)) => Err(error),
+        }
+    }
+
+    fn poll(&mut self, wait: Duration) {
+        self.producer.poll(wait);
+    }
+
+    fn flush(&mut self, wait: Duration) {
+        // An error says that the time is up; the ledger says what is missing.
+        let _ = self.producer.flush(wait);
+    }
+}
+
+/// A failed call to Kafka as the end of a command.
+pub(super) fn failed(error: KafkaError) -> Error {
+    let exit = match error.kind {
+        Kind::Auth => Exit::Auth,
+        Kind::Timeout | Kind::Unavailable => Exit::Unavailable,
+        Kind::Config => Exit::Config,
+        _ => Exit::Failed,
+    };
+    Error::new(exit, error.to_string())
+}
