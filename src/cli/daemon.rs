@@ -1,0 +1,95 @@
+//! `kafka-backup daemon`: every job in `jobs.d`, until asked to stop.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix::prelude::*;
+
+use super::{Context, help};
+use crate::config::{Config, Job};
+use crate::error::Result;
+use crate::http::{self, Ready};
+use crate::signal::Stop;
+use crate::supervisor::{EndAll, Process, StartJob, Supervisor};
+
+/// Run all jobs until told to stop (SIGTERM)
+#[derive(Debug, clap::Args)]
+#[command(after_long_help = help("  kafka-backup daemon\n  kafka-backup daemon --config ./kafka-backup.toml -v"))]
+pub struct Args {}
+
+/// Runs the daemon. Starting does not depend on Kafka or the store being there: a job that cannot start is tried again.
+///
+/// # Errors
+/// [`Exit::Config`], or what stopped it.
+pub fn run(_args: Args, context: &Context) -> Result<()> {
+    let config = &context.load()?;
+    let stop = Stop::listen()?;
+    let io = super::runtime()?;
+    let ended = System::new().block_on(serve(config, &stop, &io));
+    io.shutdown_timeout(Duration::from_secs(2));
+    ended
+}
+
+async fn serve(config: &Config, stop: &Stop, io: &tokio::runtime::Runtime) -> Result<()> {
+    let jobs: &[Arc<Job>] = &config.jobs;
+    let process = Process::start(config, jobs, io.handle().clone())?;
+    let ready = Ready::default();
+    if let Some(listen) = config.http_listen {
+        http::serve(listen, process.clone(), &ready)?;
+    }
+    let supervisor = Supervisor::new(process.clone()).start();
+    jobs.iter().for_each(|job| supervisor.do_send(StartJob(job.clone())));
+    ready.set(true);
+    let status = match jobs.len() {
+        0 => format!("idle: no jobs in {}", config.jobs_dir.display()),
+        1 => "running 1 job".to_owned(),
+        n => format!("running {n} jobs"),
+    };
+    tracing::info!(jobs = jobs.len(), version = env!("CARGO_PKG_VERSION"), "{status}");
+    notify(&[sd_notify::NotifyState::Ready, sd_notify::NotifyState::Status(&status)]);
+    let _watchdog = Watchdog::start();
+
+    stop.asked().await;
+
+    ready.set(false);
+    let status = format!("draining, at most {} s", config.drain_timeout.as_secs());
+    notify(&[sd_notify::NotifyState::Stopping, sd_notify::NotifyState::Status(&status)]);
+    tracing::info!("asked to stop: {status}");
+    let drained = supervisor.send(EndAll { timeout: config.drain_timeout }).await.unwrap_or(false);
+    process.stop();
+    if drained {
+        tracing::info!("stopped, everything that was read is durable");
+    } else {
+        tracing::warn!("stopped before everything that was read was durable; it is read again at the next start");
+    }
+    Ok(())
+}
+
+fn notify(states: &[sd_notify::NotifyState<'_>]) {
+    if let Err(error) = sd_notify::notify(states) {
+        tracing::debug!(error = %error, "systemd was not told");
+    }
+}
+
+/// Tells systemd that the main loop turns, where it asks for that.
+struct Watchdog(Option<actix_rt::task::JoinHandle<()>>);
+
+impl Watchdog {
+    fn start() -> Self {
+        let Some(interval) = sd_notify::watchdog_enabled() else { return Self(None) };
+        Self(Some(actix_rt::spawn(async move {
+            loop {
+                notify(&[sd_notify::NotifyState::Watchdog]);
+                tokio::time::sleep(interval / 3).await;
+            }
+        })))
+    }
+}
+
+impl Drop for Watchdog {
+    fn drop(&mut self) {
+        if let Some(task) = &self.0 {
+            task.abort();
+        }
+    }
+}

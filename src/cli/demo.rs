@@ -1,0 +1,286 @@
+//! `demo`: backup and restore without a cluster or a bucket, with the very pipeline the daemon uses.
+
+use std::collections::BTreeMap;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
+use std::time::{Duration, Instant};
+
+use super::{Context, help};
+use crate::config::{Config, Isolation, KafkaConfig, RestoreFlags, RestoreRequest};
+use crate::error::{Error, Exit, Result};
+use crate::kafka::consumer::{GroupConsumer, GroupEvent, Position};
+use crate::kafka::mock::MockKafka;
+use crate::kafka::producer::{ProducerSettings, RestoreProducer};
+use crate::kafka::settings::ConsumerSettings;
+use crate::kafka::{KafkaError, TopicPartition};
+use crate::model::batch::{Header, RecordBatch, TimestampType};
+use crate::supervisor::kafka_error;
+
+/// The topic that is backed up, and its partitions.
+const SOURCE: &str = "orders";
+/// The topic it is restored into.
+const TARGET: &str = "orders-restored";
+const PARTITIONS: i32 = 3;
+/// Records in each partition.
+const RECORDS: i64 = 400;
+/// How long any step may take before the demonstration has failed.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Back up, restore and compare with an embedded broker, and show what happened
+#[derive(Debug, clap::Args)]
+#[command(after_long_help = help("  kafka-backup demo\n  kafka-backup demo --dir ./demo --keep"))]
+pub struct Args {
+    /// Where to work [default: a temporary folder]
+    #[arg(long)]
+    pub dir: Option<PathBuf>,
+    /// Leave the folder there
+    #[arg(long)]
+    pub keep: bool,
+}
+
+/// Runs the demonstration.
+///
+/// # Errors
+/// What went wrong in it; a single byte that differs is [`Exit::Failed`].
+pub fn run(args: Args, context: &Context) -> Result<()> {
+    let began = Instant::now();
+    let temporary = tempfile::Builder::new().prefix("kafka-backup-demo-").tempdir();
+    let temporary = temporary.map_err(|e| Error::new(Exit::Failed, "temporary folder").because(e))?;
+    let dir = args.dir.clone().unwrap_or_else(|| temporary.path().to_owned());
+    let kafka = MockKafka::start(&[(SOURCE, PARTITIONS), (TARGET, PARTITIONS)]).map_err(kafka_error)?;
+    let main = write_configuration(&dir, &kafka.bootstrap())?;
+    let context = Context { config: Some(main), verbosity: context.verbosity - 2, color: context.color };
+    let config = context.load()?;
+    let cluster = config.kafka.values().next().cloned();
+    let (Some(cluster), Some(job)) = (cluster, config.jobs.first()) else {
+        return Err(Error::new(Exit::Failed, "the demo's own configuration has no cluster or job"));
+    };
+
+    let reader = Reader::start(&cluster)?;
+    say("1. An embedded Kafka broker has a topic `orders`: three partitions, keys, nulls, tombstones, headers.")?;
+    produce(&cluster).map_err(kafka_error)?;
+    say(&format!("   {} records produced.", RECORDS * i64::from(PARTITIONS)))?;
+
+    say("2. `kafka-backup run orders --until-caught-up` copies it to file storage:")?;
+    let summary = super::run::foreground(&config, job, true)?;
+    for (path, bytes) in objects(&dir.join("bucket"))? {
+        say(&format!("   {path}  ({bytes} bytes)"))?;
+    }
+    say(&format!("   {} records in {} objects, {:.1} s.", summary.records, summary.objects, summary.seconds))?;
+
+    say(&format!("3. `kafka-backup restore --topics {SOURCE}:{TARGET}` puts it into another topic:"))?;
+    restore(&config)?;
+
+    say("4. Every record of both topics, compared byte for byte:")?;
+    let compared = compare(&reader)?;
+    say(&format!("   {compared} records are the same: keys, values, nulls, headers, timestamps, partitions."))?;
+    say(&format!("Done in {:.1} s.", began.elapsed().as_secs_f64()))?;
+    if args.keep || args.dir.is_some() {
+        let kept = temporary.keep();
+        let dir = if args.dir.is_some() { dir } else { kept };
+        let (bucket, dir) = (dir.join("bucket"), dir.display());
+        say(&format!(
+            "Look around in {dir}: kafka-backup info --storage file://{0}; kafka-backup cat FILE",
+            bucket.display()
+        ))?;
+    } else {
+        say(
+            "To look at the files yourself: kafka-backup demo --keep. Next: write a job file, see kafka-backup-job(5).",
+        )?;
+    }
+    Ok(())
+}
+
+fn say(line: &str) -> Result<()> {
+    writeln!(std::io::stdout(), "{line}").map_err(|e| Error::new(Exit::Failed, "stdout").because(e))
+}
+
+/// An ordinary configuration: what the demo runs on is what a user would write.
+fn write_configuration(dir: &Path, bootstrap: &str) -> Result<PathBuf> {
+    let failed = |e| Error::new(Exit::Failed, format!("demo folder {}", dir.display())).because(e);
+    let write = |name: &str, text: String| {
+        std::fs::create_dir_all(dir.join("jobs.d")).and_then(|()| std::fs::write(dir.join(name), text)).map_err(failed)
+    };
+    let dir = std::path::absolute(dir).map_err(failed)?;
+    let (state, bucket) = (dir.join("state"), dir.join("bucket"));
+    let quoted = |path: &Path| format!("{:?}", path.display().to_string());
+    let main = format!(
+        "state_dir = {}\nhttp.listen = \"\"\n\n[kafka.demo]\nbootstrap_servers = [\"{bootstrap}\"]\n\n\
+         [storage.demo]\ntype = \"file\"\npath = {}\n",
+        quoted(&state),
+        quoted(&bucket)
+    );
+    write("kafka-backup.toml", main.replace("\n\n[kafka", "\njobs_dir = \"jobs.d\"\n\n[kafka"))?;
+    let job =
+        format!("type = \"backup\"\nkafka = \"demo\"\nstorage = \"demo\"\ntopics = [\"{SOURCE}\"]\nflush_size = 150\n");
+    write("jobs.d/orders.toml", job)?;
+    Ok(dir.join("kafka-backup.toml"))
+}
+
+/// A little data set in which everything that can go wrong with a record occurs.
+fn records(partition: i32) -> RecordBatch {
+    let mut batch = RecordBatch::with_capacity(64 * 1024);
+    for n in 0..RECORDS {
+        let key = format!("customer-{}", (n * 7 + i64::from(partition)) % 50);
+        let value = format!("{{\"order\":{n},\"partition\":{partition},\"item\":\"tea\",\"grams\":{}}}", 50 + n % 500);
+        let key = (n % 11 != 0).then_some(key.as_bytes());
+        let value = match n % 13 {
+            0 => None,
+            1 => Some(&b""[..]),
+            _ => Some(value.as_bytes()),
+        };
+        let headers = [
+            Header { name: b"source", value: Some(b"demo") },
+            Header { name: b"trace", value: (n % 2 == 0).then_some(&b"\x00\xff"[..]) },
+            Header { name: b"trace", value: Some(b"") },
+            Header { name: b"\xffnot-utf8", value: Some(b"kept all the same") },
+        ];
+        let timestamp = 1_767_225_600_000 + n * 60_000 - (n % 3) * 3_600_000;
+        batch.push(
+            n,
+            (timestamp, TimestampType::CreateTime),
+            key,
+            value,
+            headers[..(n % 5).min(4) as usize].iter().copied(),
+        );
+    }
+    batch
+}
+
+fn produce(cluster: &KafkaConfig) -> std::result::Result<(), KafkaError> {
+    let failure = Arc::new(Mutex::new(None));
+    let seen = failure.clone();
+    let on_delivery = Box::new(move |_, _, result: std::result::Result<i64, KafkaError>| {
+        if let Err(error) = result {
+            seen.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
+        }
+    });
+    let producer = RestoreProducer::new(cluster, &ProducerSettings::default(), on_delivery)?;
+    let topic = producer.topic(SOURCE)?;
+    for partition in 0..PARTITIONS {
+        for (tag, record) in records(partition).iter().enumerate() {
+            producer.send(&topic, partition, &record, tag as u64).map_err(|e| KafkaError {
+                operation: "produce the demo's records".to_owned(),
+                kind: crate::kafka::Kind::Other,
+                message: e.to_string(),
+            })?;
+        }
+    }
+    producer.flush(PATIENCE)?;
+    let failure = failure.lock().unwrap_or_else(PoisonError::into_inner).take();
+    failure.map_or(Ok(()), Err)
+}
+
+/// All objects with their sizes, in order.
+fn objects(root: &Path) -> Result<BTreeMap<String, u64>> {
+    let mut found = BTreeMap::new();
+    let mut folders = vec![root.to_owned()];
+    let failed = |e| Error::new(Exit::Failed, format!("folder {}", root.display())).because(e);
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(&folder).map_err(failed)? {
+            let entry = entry.map_err(failed)?;
+            let facts = entry.metadata().map_err(failed)?;
+            if facts.is_dir() {
+                folders.push(entry.path());
+            } else {
+                let path = entry.path();
+                let name = path.strip_prefix(root).unwrap_or(&path).display().to_string();
+                found.insert(name, facts.len());
+            }
+        }
+    }
+    Ok(found)
+}
+
+/// The restore command, as typed.
+fn restore(config: &Config) -> Result<()> {
+    let mut flags = RestoreFlags::default();
+    flags.text("storage", "--storage", Some("demo"));
+    flags.text("kafka", "--kafka", Some("demo"));
+    flags.list("topics", "--topics", &[format!("{SOURCE}:{TARGET}")]);
+    let exit = super::restore::put_back(RestoreRequest::load(config, None, &flags)?, false)?;
+    if exit != Exit::Ok {
+        return Err(Error::new(exit, "the restore was not complete"));
+    }
+    Ok(())
+}
+
+/// Reads both topics back and compares them with what was produced; returns how many records were compared.
+fn compare(reader: &Reader) -> Result<usize> {
+    let read = reader.read()?;
+    let mut compared = 0;
+    for partition in 0..PARTITIONS {
+        let produced = records(partition);
+        let of = |topic: &str| read.get(&TopicPartition::new(topic, partition));
+        let (a, b) = (of(SOURCE), of(TARGET));
+        for n in 0..produced.len().max(a.map_or(0, RecordBatch::len)).max(b.map_or(0, RecordBatch::len)) {
+            let expected = produced.get(n);
+            for (topic, batch) in [(SOURCE, a), (TARGET, b)] {
+                if batch.and_then(|batch| batch.get(n)) != expected {
+                    return Err(Error::new(Exit::Failed, format!("{topic}/{partition}: record {n} differs")));
+                }
+            }
+            compared += 1;
+        }
+    }
+    Ok(compared)
+}
+
+/// A consumer of both topics. It joins its group while the other steps run, because joining takes seconds.
+struct Reader {
+    group: Arc<GroupConsumer>,
+    events: mpsc::Receiver<GroupEvent>,
+}
+
+impl Reader {
+    fn start(cluster: &KafkaConfig) -> Result<Self> {
+        let settings = ConsumerSettings {
+            group_id: "demo-compare".to_owned(),
+            group_instance_id: String::new(),
+            isolation: Isolation::ReadCommitted,
+            prefetch_bytes: 16 << 20,
+            partitions: 2 * PARTITIONS as usize,
+        };
+        let (sender, events) = mpsc::channel();
+        let on_event = Box::new(move |event| sender.send(event).unwrap_or_default());
+        let topics = [SOURCE.to_owned(), TARGET.to_owned()];
+        let group = GroupConsumer::start("demo", cluster, &settings, &topics, on_event).map_err(kafka_error)?;
+        Ok(Self { group, events })
+    }
+
+    /// All records, by partition.
+    fn read(&self) -> Result<BTreeMap<TopicPartition, RecordBatch>> {
+        let slow = || Error::new(Exit::Failed, "reading the topics back takes too long");
+        let deadline = Instant::now() + PATIENCE;
+        let mut assigned = Vec::new();
+        while assigned.len() < 2 * PARTITIONS as usize {
+            match self.events.recv_timeout(deadline.saturating_duration_since(Instant::now())).map_err(|_| slow())? {
+                GroupEvent::Assigned(partitions) => assigned.extend(partitions),
+                GroupEvent::Revoked { partitions, .. } => assigned.retain(|p| !partitions.contains(p)),
+                GroupEvent::Fatal(error) => return Err(kafka_error(error)),
+                GroupEvent::Error(_) | GroupEvent::CommitFailed(_) => {}
+            }
+        }
+        let start = Position { offset: 0, leader_epoch: -1 };
+        let positions: Vec<(TopicPartition, Position)> = assigned.into_iter().map(|p| (p, start)).collect();
+        let mut batches = BTreeMap::new();
+        for mut queue in self.group.place(&positions).map_err(kafka_error)? {
+            let mut batch = RecordBatch::with_capacity(1 << 20);
+            while queue.drain(&mut batch, usize::MAX, usize::MAX).eof.is_none() {
+                if Instant::now() > deadline {
+                    return Err(slow());
+                }
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            batches.insert(queue.partition().clone(), batch);
+        }
+        Ok(batches)
+    }
+}
+
+impl Drop for Reader {
+    fn drop(&mut self) {
+        self.group.clone().close(Duration::from_secs(2));
+    }
+}

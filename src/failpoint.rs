@@ -1,0 +1,41 @@
+//! Faults on demand, in debug builds only: what no real server can be made to do.
+//!
+//! `KAFKA_BACKUP_FAIL_ENCODER="TOPIC/PARTITION@OFFSET"` makes the encoder panic at that record every time, with
+//! `"...@OFFSETxN"` only the first N times.
+
+use std::sync::{LazyLock, Mutex, PoisonError};
+
+use crate::kafka::TopicPartition;
+
+/// Which partition, at which offset, how many times.
+type Fault = (String, i64, u64);
+
+static ENCODER: LazyLock<Mutex<Option<Fault>>> =
+    LazyLock::new(|| Mutex::new(std::env::var("KAFKA_BACKUP_FAIL_ENCODER").ok().and_then(|text| parse(&text))));
+
+fn parse(text: &str) -> Option<Fault> {
+    let (partition, at) = text.split_once('@')?;
+    let (offset, times) = match at.split_once('x') {
+        Some((offset, times)) => (offset, times.parse().ok()?),
+        None => (at, u64::MAX),
+    };
+    Some((partition.to_owned(), offset.parse().ok()?, times))
+}
+
+/// The same as the variable, from inside of the process; `None` ends it.
+pub fn fail_encoder(text: Option<&str>) {
+    *ENCODER.lock().unwrap_or_else(PoisonError::into_inner) = text.and_then(parse);
+}
+
+/// Panics where it was told to.
+pub fn encoder(partition: &TopicPartition, offset: i64) {
+    let mut fault = ENCODER.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some((which, at, left)) = &mut *fault
+        && *at == offset
+        && *left > 0
+        && *which == partition.to_string()
+    {
+        *left -= 1;
+        panic!("told to panic at {partition}@{offset}");
+    }
+}

@@ -1,0 +1,286 @@
+//! `info`: what a store holds, from the store alone.
+//!
+//! Every object is asked what it is (one HEAD each), partition by partition, so that memory is bounded by the number of
+//! objects of the largest partition, about a hundred bytes each, and not by the size of the backup.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use serde::Serialize;
+
+use crate::error::{Error, Exit, Result};
+use crate::model::catalog::{self, Branch, Facts, Hole, StoredObject, TopicBackup, Walk};
+use crate::model::key::PartitionPath;
+use crate::model::restore::limits::union;
+use crate::restore::gather;
+use crate::restore::report::{rfc3339, size, table};
+use crate::storage::Store;
+
+/// What is asked for.
+#[derive(Clone)]
+pub struct Info {
+    /// Where the backup is.
+    pub store: Arc<dyn Store>,
+    /// Only this topic.
+    pub topic: Option<String>,
+    /// JSON instead of text.
+    pub json: bool,
+}
+
+/// What a store holds.
+#[derive(Debug, Serialize)]
+pub struct StoreInfo {
+    /// Where it is.
+    pub store: String,
+    /// Topic by topic.
+    pub topics: Vec<TopicInfo>,
+}
+
+/// One topic.
+#[derive(Debug, Serialize)]
+pub struct TopicInfo {
+    /// Its name.
+    pub topic: String,
+    /// Generations, then instances of a compacted topic.
+    pub branches: Vec<BranchInfo>,
+}
+
+/// One generation or instance.
+#[derive(Debug, Default, Serialize)]
+pub struct BranchInfo {
+    /// The number of the generation.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub generation: Option<u32>,
+    /// The name of the instance.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub instance: Option<String>,
+    /// The source cluster, where a generation record says so.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cluster_id: Option<String>,
+    /// When it began.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub created: Option<String>,
+    /// The generation that is read below the forks.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub parent: Option<u32>,
+    /// Partitions that have objects.
+    pub partitions: Vec<PartitionInfo>,
+}
+
+/// One partition.
+#[derive(Debug, Serialize)]
+pub struct PartitionInfo {
+    /// Its number.
+    pub partition: i32,
+    /// Where the first object begins.
+    pub from_offset: i64,
+    /// Where the last object ends; `None` where nobody knows without reading it.
+    pub next_offset: Option<i64>,
+    /// Records, of the objects that say so.
+    pub records: u64,
+    /// Objects.
+    pub objects: u64,
+    /// Objects that do not say how many records they have (older layout).
+    pub uncounted_objects: u64,
+    /// Bytes stored.
+    pub bytes: u64,
+    /// The smallest record timestamp, where objects say so.
+    pub oldest: Option<String>,
+    /// The largest record timestamp, where objects say so.
+    pub newest: Option<String>,
+    /// Objects that begin in front of their predecessor's end.
+    pub overlaps: u64,
+    /// Offsets that no object has.
+    pub holes: Vec<Hole>,
+    /// Objects that are not what they must be.
+    pub bad: Vec<String>,
+}
+
+/// Prints what the store holds.
+pub async fn run(info: Info) -> Result<Exit> {
+    let found = collect(&info.store, info.topic.as_deref()).await?;
+    let text = if info.json {
+        let json = serde_json::to_string(&found);
+        json.map_err(|error| Error::new(Exit::Failed, "cannot write JSON").because(error))?
+    } else {
+        text(&found)
+    };
+    crate::restore::report::print(&text)?;
+    Ok(Exit::Ok)
+}
+
+/// Looks at the whole store, or at one topic.
+pub async fn collect(store: &Arc<dyn Store>, topic: Option<&str>) -> Result<StoreInfo> {
+    let names = match topic {
+        Some(topic) => vec![topic.to_owned()],
+        None => gather::topics(store).await?,
+    };
+    let mut topics = Vec::with_capacity(names.len());
+    for name in names {
+        let Some(backup) = gather::outline(store, &name).await? else {
+            let hint = "kafka-backup info without --topic shows what there is";
+            return Err(Error::new(Exit::NotFound, format!("topic {name} is not in {}", store.url())).hint(hint));
+        };
+        topics.push(topic_info(store, name, &backup).await?);
+    }
+    Ok(StoreInfo { store: store.url().to_owned(), topics })
+}
+
+async fn topic_info(store: &Arc<dyn Store>, topic: String, backup: &TopicBackup) -> Result<TopicInfo> {
+    // Generations that have a record and no objects yet count too.
+    let mut all: BTreeMap<Branch, Vec<i32>> =
+        backup.records.keys().map(|n| (Branch::Generation(*n), Vec::new())).collect();
+    for (branch, partitions) in &backup.branches {
+        all.insert(branch.clone(), partitions.keys().copied().collect());
+    }
+    let mut branches = Vec::new();
+    for (branch, partitions) in all {
+        let mut info = BranchInfo::default();
+        let (mut uuid, mut folder) = (None, None);
+        match branch {
+            Branch::Instance(name) => {
+                folder = Some(name.clone());
+                info.instance = Some(name);
+            }
+            Branch::Generation(n) => {
+                info.generation = Some(n);
+                folder = folder.or((n > 1).then(|| format!("gen-{n}")));
+                if let Some(record) = backup.records.get(&n) {
+                    uuid = Some(record.uuid.as_str());
+                    info.cluster_id = Some(record.cluster_id.clone());
+                    info.created = Some(rfc3339(record.created_ms));
+                    info.parent = record.parent;
+                }
+            }
+        }
+        for partition in partitions {
+            let path = PartitionPath { topic: topic.clone(), branch: folder.clone(), partition };
+            let record = info.generation.and_then(|n| backup.records.get(&n));
+            let origin = record.map(|r| r.fork(partition).unwrap_or_else(|| r.origin(partition)));
+            info.partitions.extend(partition_info(store, &path, uuid, origin).await?);
+        }
+        branches.push(info);
+    }
+    Ok(TopicInfo { topic, branches })
+}
+
+async fn partition_info(
+    store: &Arc<dyn Store>,
+    path: &PartitionPath,
+    uuid: Option<&str>,
+    origin: Option<i64>,
+) -> Result<Option<PartitionInfo>> {
+    let mut objects = Vec::new();
+    gather::each_object(store, path, uuid, |object| objects.push(slim(object))).await?;
+    catalog::sort(&mut objects);
+    Ok(summarise(path.partition, &objects, origin))
+}
+
+/// The object without what takes memory and is not shown.
+fn slim(mut object: StoredObject) -> StoredObject {
+    object.etag = String::new();
+    match &mut object.facts {
+        Facts::Ours(facts) => {
+            facts.sha256 = String::new();
+            object.key = String::new();
+        }
+        Facts::Older => object.key = String::new(),
+        Facts::Bad(_) => {}
+    }
+    object
+}
+
+/// The partition that these objects, in order, are; `None` when there are none.
+fn summarise(partition: i32, objects: &[StoredObject], origin: Option<i64>) -> Option<PartitionInfo> {
+    let from_offset = objects.first()?.offset;
+    let (mut walk, mut timestamps) = (Walk::new(origin.unwrap_or(from_offset)), None);
+    let mut info = PartitionInfo {
+        partition,
+        from_offset,
+        next_offset: None,
+        records: 0,
+        objects: objects.len() as u64,
+        uncounted_objects: 0,
+        bytes: objects.iter().map(|object| object.size).sum(),
+        oldest: None,
+        newest: None,
+        overlaps: 0,
+        holes: Vec::new(),
+        bad: Vec::new(),
+    };
+    for object in objects {
+        walk.add(object);
+        match &object.facts {
+            Facts::Ours(facts) => {
+                info.records += facts.records;
+                info.next_offset = info.next_offset.max(Some(facts.next_offset));
+                timestamps = union(timestamps, facts.timestamps);
+            }
+            Facts::Older => {
+                info.uncounted_objects += 1;
+                info.next_offset = None;
+            }
+            Facts::Bad(why) => info.bad.push(format!("{}: {why}", object.key)),
+        }
+    }
+    let walk = walk.finish();
+    (info.overlaps, info.holes) = (walk.overlaps, walk.holes);
+    (info.oldest, info.newest) = (timestamps.map(|t| rfc3339(t.0)), timestamps.map(|t| rfc3339(t.1)));
+    Some(info)
+}
+
+fn text(info: &StoreInfo) -> String {
+    let header = ["PARTITION", "GENERATION", "FROM", "NEXT", "RECORDS", "OBJECTS", "SIZE", "OLDEST", "NEWEST", "GAPS"];
+    let mut rows = vec![header.map(str::to_owned)];
+    let mut notes = String::new();
+    for topic in &info.topics {
+        for branch in &topic.branches {
+            let name = match (&branch.generation, &branch.instance) {
+                (Some(n), _) => n.to_string(),
+                (None, instance) => instance.clone().unwrap_or_default(),
+            };
+            for p in &branch.partitions {
+                let place = format!("{}/{}", topic.topic, p.partition);
+                let holes = p.holes.iter().map(|hole| format!("{place}: {hole}\n"));
+                notes.extend(holes.chain(p.bad.iter().map(|bad| format!("{place}: {bad}\n"))));
+                rows.push([
+                    place,
+                    name.clone(),
+                    p.from_offset.to_string(),
+                    p.next_offset.map_or("?".to_owned(), |next| next.to_string()),
+                    format!("{}{}", p.records, if p.uncounted_objects > 0 { "+" } else { "" }),
+                    p.objects.to_string(),
+                    size(p.bytes),
+                    p.oldest.clone().unwrap_or("-".to_owned()),
+                    p.newest.clone().unwrap_or("-".to_owned()),
+                    p.holes.len().to_string(),
+                ]);
+            }
+        }
+    }
+    let partitions = rows.len() - 1;
+    table(&rows) + &notes + &format!("{}: {} topics, {partitions} partitions", info.store, info.topics.len())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::catalog::OurFacts;
+
+    #[test]
+    fn a_partition_in_numbers() {
+        let object = |offset, next_offset, records, gap: &str| {
+            let timestamps = (records > 0).then_some((offset, next_offset));
+            let (sha256, gap) = (String::new(), gap.to_owned());
+            let facts = OurFacts { next_offset, records, timestamps, max_record_bytes: 1, sha256, gap };
+            StoredObject { key: "k".to_owned(), offset, size: 10, etag: String::new(), facts: Facts::Ours(facts) }
+        };
+        let objects = [object(5, 10, 4, ""), object(10, 20, 0, "retention"), object(20, 30, 10, "")];
+        let info = summarise(3, &objects, Some(0)).unwrap();
+        assert_eq!((info.from_offset, info.next_offset, info.records, info.objects), (5, Some(30), 14, 3));
+        assert_eq!(info.oldest.as_deref(), Some("1970-01-01T00:00:00.005Z"));
+        let holes: Vec<_> = info.holes.iter().map(|h| (h.from, h.until)).collect();
+        assert_eq!(holes, [(0, 5), (10, 20)]);
+        assert!(summarise(3, &[], Some(0)).is_none());
+    }
+}

@@ -1,0 +1,20 @@
+//! Kafka Backup: copies Apache Kafka topics to S3 continuously, exactly once, and puts them back on demand.
+
+pub mod cli;
+pub mod config;
+pub mod error;
+#[cfg(debug_assertions)]
+pub mod failpoint;
+pub mod http;
+pub mod inspect;
+pub mod kafka;
+pub mod logging;
+pub mod metrics;
+pub mod model;
+pub mod pipeline;
+pub mod restore;
+pub mod scrape;
+pub mod signal;
+pub mod state;
+pub mod storage;
+pub mod supervisor;

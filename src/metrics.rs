@@ -1,0 +1,164 @@
+//! Every metric of the process, in one registry, with the names that alert rules and dashboards are written against.
+
+use std::sync::LazyLock;
+
+use prometheus::{Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, Opts, Registry};
+
+/// What `/metrics` shows.
+pub static REGISTRY: LazyLock<Registry> = LazyLock::new(Registry::new);
+
+/// Registers a metric once; a name registered twice is a bug that a unit test finds.
+fn register<M: prometheus::core::Collector + Clone + 'static>(metric: prometheus::Result<M>) -> M {
+    let metric = metric.expect("metric names are literals and valid");
+    REGISTRY.register(Box::new(metric.clone())).expect("each metric is registered once");
+    metric
+}
+
+fn counters(name: &str, help: &str, labels: &[&str]) -> IntCounterVec {
+    register(IntCounterVec::new(Opts::new(name, help), labels))
+}
+
+fn histograms(name: &str, help: &str, labels: &[&str], buckets: Vec<f64>) -> HistogramVec {
+    register(HistogramVec::new(HistogramOpts::new(name, help).buckets(buckets), labels))
+}
+
+static S3_REQUESTS: LazyLock<IntCounterVec> =
+    LazyLock::new(|| counters("kafka_backup_s3_requests_total", "Requests to the store.", &["operation", "code"]));
+static S3_SECONDS: LazyLock<HistogramVec> = LazyLock::new(|| {
+    let buckets = vec![0.005, 0.02, 0.1, 0.5, 2.0, 10.0, 60.0];
+    histograms(
+        "kafka_backup_s3_request_duration_seconds",
+        "Duration of requests to the store.",
+        &["operation"],
+        buckets,
+    )
+});
+
+/// Counts one request to a store; `code` is the HTTP status, or a word (`timeout`, `connect`) where there was none.
+pub fn s3_request(operation: &str, code: &str, seconds: f64) {
+    S3_REQUESTS.with_label_values(&[operation, code]).inc();
+    S3_SECONDS.with_label_values(&[operation]).observe(seconds);
+}
+
+static STATE_REBUILDS: LazyLock<IntCounterVec> = LazyLock::new(|| {
+    counters("kafka_backup_state_rebuilds_total", "Times the local state was begun anew.", &["reason"])
+});
+static STATE_SECONDS: LazyLock<Histogram> = LazyLock::new(|| {
+    let buckets = vec![0.001, 0.005, 0.02, 0.1, 0.5, 2.0];
+    let opts = HistogramOpts::new("kafka_backup_state_flush_duration_seconds", "Time to make local state durable.");
+    register(Histogram::with_opts(opts.buckets(buckets)))
+});
+static ERRORS: LazyLock<IntCounterVec> =
+    LazyLock::new(|| counters("kafka_backup_errors_total", "Failures by origin.", &["component", "kind"]));
+static GAPS: LazyLock<IntCounterVec> = LazyLock::new(|| {
+    let help = "Offsets that Kafka no longer had when they were to be read.";
+    counters("kafka_backup_offset_gap_records_total", help, &["backup_job", "topic", "reason"])
+});
+static RECORDS: LazyLock<IntCounterVec> =
+    LazyLock::new(|| counters("kafka_backup_records_total", "Records made durable.", &["backup_job", "topic"]));
+static READ_BYTES: LazyLock<IntCounterVec> = LazyLock::new(|| {
+    counters("kafka_backup_read_bytes_total", "Keys, values and headers read from Kafka.", &["backup_job", "topic"])
+});
+static STORED_BYTES: LazyLock<IntCounterVec> = LazyLock::new(|| {
+    counters("kafka_backup_stored_bytes_total", "Bytes of objects created.", &["backup_job", "topic"])
+});
+static SEGMENTS: LazyLock<IntCounterVec> =
+    LazyLock::new(|| counters("kafka_backup_segments_committed_total", "Objects created.", &["backup_job"]));
+static SEGMENT_SECONDS: LazyLock<Histogram> = LazyLock::new(|| {
+    let buckets = vec![0.01, 0.05, 0.2, 1.0, 5.0, 30.0, 120.0];
+    let opts =
+        HistogramOpts::new("kafka_backup_segment_commit_duration_seconds", "From closing an object to its commit.");
+    register(Histogram::with_opts(opts.buckets(buckets)))
+});
+static RESTARTS: LazyLock<IntCounterVec> = LazyLock::new(|| {
+    counters("kafka_backup_job_restarts_total", "Lanes of a job that were rebuilt after a failure.", &["backup_job"])
+});
+
+/// The local state was begun anew.
+pub fn state_rebuilt(reason: &str) {
+    STATE_REBUILDS.with_label_values(&[reason]).inc();
+}
+
+/// One flush of the local state.
+pub fn state_flushed(seconds: f64) {
+    STATE_SECONDS.observe(seconds);
+}
+
+/// One failure.
+pub fn error(component: &str, kind: &str) {
+    ERRORS.with_label_values(&[component, kind]).inc();
+}
+
+/// Offsets that cannot be backed up any more.
+pub fn gap(job: &str, topic: &str, reason: &str, offsets: i64) {
+    GAPS.with_label_values(&[job, topic, reason]).inc_by(offsets.max(0) as u64);
+}
+
+/// One object is durable and committed; `seconds` since it was closed.
+pub fn segment_committed(job: &str, seconds: f64) {
+    SEGMENTS.with_label_values(&[job]).inc();
+    SEGMENT_SECONDS.observe(seconds);
+}
+
+/// A lane was rebuilt after a failure.
+pub fn lane_rebuilt(job: &str) {
+    RESTARTS.with_label_values(&[job]).inc();
+}
+
+/// The counters of one topic of one job, looked up once.
+#[derive(Debug, Clone)]
+pub struct TopicCounters {
+    /// Records made durable.
+    pub records: IntCounter,
+    /// Content bytes read.
+    pub read_bytes: IntCounter,
+    /// Object bytes created.
+    pub stored_bytes: IntCounter,
+}
+
+impl TopicCounters {
+    /// The counters of `topic` in `job`.
+    pub fn of(job: &str, topic: &str) -> Self {
+        let labels = [job, topic];
+        Self {
+            records: RECORDS.with_label_values(&labels),
+            read_bytes: READ_BYTES.with_label_values(&labels),
+            stored_bytes: STORED_BYTES.with_label_values(&labels),
+        }
+    }
+}
+
+/// The error kind label of a failed store call.
+pub fn store_kind(kind: crate::storage::Kind) -> &'static str {
+    use crate::storage::Kind;
+    match kind {
+        Kind::Auth => "auth",
+        Kind::Timeout => "timeout",
+        Kind::Throttle => "throttle",
+        Kind::Disk => "disk",
+        _ => "other",
+    }
+}
+
+static DISCOVERED: LazyLock<IntCounterVec> = LazyLock::new(|| {
+    counters("kafka_backup_topics_discovered_total", "Topics that matched while running.", &["backup_job"])
+});
+
+/// A topic began to match a job.
+pub fn topic_discovered(job: &str) {
+    DISCOVERED.with_label_values(&[job]).inc();
+}
+
+/// The sums over all series of one job, by metric name.
+pub fn sums(job: &str) -> std::collections::BTreeMap<String, f64> {
+    let mut sums = std::collections::BTreeMap::new();
+    for family in REGISTRY.gather() {
+        for metric in family.get_metric() {
+            let of_job = metric.get_label().iter().any(|l| l.name() == "backup_job" && l.value() == job);
+            if of_job {
+                *sums.entry(family.name().to_owned()).or_insert(0.0) += metric.get_counter().get_value();
+            }
+        }
+    }
+    sums
+}

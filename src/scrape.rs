@@ -1,0 +1,201 @@
+//! What is computed at the moment somebody asks: gauges of jobs, topics and partitions, and the status document.
+
+use std::collections::BTreeMap;
+use std::sync::{LazyLock, PoisonError};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use prometheus::{Encoder, GaugeVec, Opts, Registry, TextEncoder};
+use serde_json::{Value, json};
+
+use crate::kafka::TopicPartition;
+use crate::metrics;
+use crate::pipeline::status::{JobState, JobStatus, PartitionStatus};
+use crate::supervisor::Process;
+
+/// Per-partition series above this number are left out as a whole: a scrape must stay small.
+const MAX_PARTITION_SERIES: usize = 10_000;
+
+static STARTED: LazyLock<f64> = LazyLock::new(|| seconds(SystemTime::now()));
+
+fn seconds(time: SystemTime) -> f64 {
+    time.duration_since(UNIX_EPOCH).map_or(0.0, |d| d.as_secs_f64())
+}
+
+/// Remembers when the process started; called once, early.
+pub fn process_started() {
+    LazyLock::force(&STARTED);
+}
+
+/// The gauges of one scrape.
+struct Gauges(Registry);
+
+impl Gauges {
+    fn family(&self, name: &str, help: &str, labels: &[&str]) -> GaugeVec {
+        let family = GaugeVec::new(Opts::new(name, help), labels).expect("names are literals and valid"); // literals
+        self.0.register(Box::new(family.clone())).expect("each name is used once"); // literals
+        family
+    }
+
+    fn single(&self, name: &str, help: &str, value: f64) {
+        self.family(name, help, &[]).with_label_values(&[] as &[&str]).set(value);
+    }
+}
+
+/// The whole text of `/metrics`.
+pub fn metrics_text(process: &Process) -> String {
+    let gauges = Gauges(Registry::new());
+    process_gauges(&gauges, process);
+    let jobs: Vec<_> = {
+        let all = process.statuses.lock().unwrap_or_else(PoisonError::into_inner);
+        all.values().cloned().collect()
+    };
+    job_gauges(&gauges, &jobs);
+    let mut families = metrics::REGISTRY.gather();
+    families.extend(gauges.0.gather());
+    families.sort_by(|a, b| a.name().cmp(b.name()));
+    let mut text = Vec::new();
+    if let Err(error) = TextEncoder::new().encode(&families, &mut text) {
+        tracing::error!(error = %error, "metrics cannot be written");
+    }
+    String::from_utf8_lossy(&text).into_owned()
+}
+
+fn process_gauges(gauges: &Gauges, process: &Process) {
+    let info = gauges.family("kafka_backup_build_info", "Which build this is.", &["version", "revision"]);
+    let revision = option_env!("KAFKA_BACKUP_REVISION").unwrap_or("unknown");
+    info.with_label_values(&[env!("CARGO_PKG_VERSION"), revision]).set(1.0);
+    gauges.single("process_start_time_seconds", "When the process started.", *STARTED);
+    let (used, limit) = process.buffer();
+    gauges.single("kafka_backup_buffer_bytes", "Memory of batches and open objects in use.", used as f64);
+    gauges.single("kafka_backup_buffer_limit_bytes", "Memory that batches and open objects may use.", limit as f64);
+    gauges.single("kafka_backup_spool_bytes", "Bytes in the spool.", process.spool_bytes() as f64);
+    if let Some(state) = process.state() {
+        gauges.single("kafka_backup_state_size_bytes", "Size of the local state.", state.size_bytes() as f64);
+        if let Ok(fs) = rustix::fs::statvfs(state.path()) {
+            let free = fs.f_bavail.saturating_mul(fs.f_frsize);
+            gauges.single("kafka_backup_state_free_bytes", "Free on the disk of the local state.", free as f64);
+        }
+    }
+}
+
+fn job_gauges(gauges: &Gauges, jobs: &[std::sync::Arc<JobStatus>]) {
+    let by_state = gauges.family("kafka_backup_jobs", "Jobs by state.", &["state"]);
+    for (_, name) in JobState::ALL {
+        by_state.with_label_values(&[name]).set(0.0);
+    }
+    let target = gauges.family("kafka_backup_job_rpo_target_seconds", "The job's rpo_target.", &["backup_job"]);
+    let protected_help = "Everything that was visible in the topic at this time is durable; 0 is never.";
+    let labels = ["backup_job", "topic"];
+    let protected = gauges.family("kafka_backup_topic_protected_timestamp_seconds", protected_help, &labels);
+    let lag = gauges.family("kafka_backup_topic_lag_records", "Offsets not durable yet.", &labels);
+    let all: Vec<_> = jobs.iter().map(|job| (job, job.partitions())).collect();
+    for (job, partitions) in &all {
+        for (_, name) in JobState::ALL.iter().filter(|(state, _)| *state == job.state()) {
+            by_state.with_label_values(&[name]).inc();
+        }
+        target.with_label_values(&[&job.job.id]).set(job.job.rpo_target.as_secs_f64());
+        for (topic, (at, behind)) in topics(job, partitions) {
+            protected.with_label_values(&[&job.job.id, &topic]).set(at);
+            if let Some(behind) = behind {
+                lag.with_label_values(&[&job.job.id, &topic]).set(behind as f64);
+            }
+        }
+    }
+    let series: usize = all.iter().map(|(_, partitions)| partitions.len()).sum();
+    let suppressed = series > MAX_PARTITION_SERIES;
+    let help = "1 when there are too many partitions for series of their own.";
+    gauges.single("kafka_backup_metrics_partition_series_suppressed", help, f64::from(u8::from(suppressed)));
+    if !suppressed {
+        partition_gauges(gauges, &all);
+    }
+}
+
+/// Per topic: the oldest protected time of its partitions in seconds (0: one of them never), and the sum of their lags.
+fn topics(
+    job: &JobStatus,
+    partitions: &BTreeMap<TopicPartition, PartitionStatus>,
+) -> BTreeMap<String, (f64, Option<i64>)> {
+    let mut topics: BTreeMap<String, (f64, Option<i64>)> = BTreeMap::new();
+    for (partition, status) in partitions {
+        let at = status.protected.at_ms().map_or(0.0, |ms| ms as f64 / 1000.0);
+        let topic = topics.entry(partition.topic.to_string()).or_insert((at, Some(0)));
+        topic.0 = topic.0.min(at);
+        topic.1 = topic.1.zip(status.lag()).map(|(sum, lag)| sum + lag);
+    }
+    for literal in &job.job.topics.literal {
+        // The series exists from the moment the job does: "never" is a value, not an absence.
+        topics.entry(literal.clone()).or_insert((0.0, None));
+    }
+    topics
+}
+
+fn partition_gauges(gauges: &Gauges, all: &[(&std::sync::Arc<JobStatus>, BTreeMap<TopicPartition, PartitionStatus>)]) {
+    let family = |name: &str, help: &str| {
+        gauges.family(&format!("kafka_backup_partition_{name}"), help, &["backup_job", "topic", "partition"])
+    };
+    let protected = family("protected_timestamp_seconds", "Everything visible at this time is durable; 0 is never.");
+    let newest = family("newest_record_timestamp_seconds", "The newest durable record's own timestamp.");
+    let durable = family("durable_offset", "Everything below this offset is durable.");
+    let end = family("end_offset", "Where the log ended when it was last asked.");
+    let lag = family("lag_records", "Offsets not durable yet.");
+    for (job, partitions) in all {
+        for (partition, status) in partitions {
+            let number = partition.partition.to_string();
+            let labels = [job.job.id.as_str(), &*partition.topic, number.as_str()];
+            protected.with_label_values(&labels).set(status.protected.at_ms().map_or(0.0, |ms| ms as f64 / 1000.0));
+            if let Some(progress) = &status.progress {
+                durable.with_label_values(&labels).set(progress.covered() as f64);
+                if let Some(ms) = progress.newest_timestamp() {
+                    newest.with_label_values(&labels).set(ms as f64 / 1000.0);
+                }
+            }
+            if let Some(offset) = status.end_offset {
+                end.with_label_values(&labels).set(offset as f64);
+            }
+            if let Some(behind) = status.lag() {
+                lag.with_label_values(&labels).set(behind as f64);
+            }
+        }
+    }
+}
+
+/// The document of `/-/status`.
+pub fn status_json(process: &Process) -> Value {
+    let all = process.statuses.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    let jobs: Vec<Value> = all.iter().map(|(id, status)| job_json(id, status)).collect();
+    json!({
+        "schema_version": 1,
+        "version": env!("CARGO_PKG_VERSION"),
+        "started_seconds": *STARTED,
+        "jobs": jobs,
+    })
+}
+
+fn job_json(id: &str, status: &JobStatus) -> Value {
+    let partitions = status.partitions();
+    let topics: BTreeMap<_, _> = topics(status, &partitions)
+        .into_iter()
+        .map(|(topic, (at, lag))| (topic, json!({ "protected_timestamp_seconds": at, "lag_records": lag })))
+        .collect();
+    let partitions: Vec<Value> = partitions
+        .iter()
+        .map(|(partition, status)| {
+            json!({
+                "topic": &*partition.topic,
+                "partition": partition.partition,
+                "durable_offset": status.progress.as_ref().map(|p| p.covered()),
+                "end_offset": status.end_offset,
+                "lag_records": status.lag(),
+                "protected_timestamp_ms": status.protected.at_ms(),
+            })
+        })
+        .collect();
+    json!({
+        "job": id,
+        "state": status.state(),
+        "rpo_target_seconds": status.job.rpo_target.as_secs(),
+        "problems": status.problems(),
+        "topics": topics,
+        "partitions": partitions,
+    })
+}

@@ -1,0 +1,63 @@
+//! SIGTERM and SIGINT: the first one asks for a clean stop, the second one ends the process at once.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI32, Ordering};
+
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+use tokio::sync::watch;
+
+use crate::error::{Error, Exit, Result};
+
+/// Asked to stop?
+#[derive(Debug, Clone)]
+pub struct Stop {
+    asked: watch::Receiver<bool>,
+    signal: Arc<AtomicI32>,
+}
+
+impl Stop {
+    /// Listens from now on, on a thread of its own.
+    pub fn listen() -> Result<Self> {
+        let mut signals = Signals::new([SIGINT, SIGTERM])
+            .map_err(|e| Error::new(Exit::Failed, "cannot listen for signals").because(e))?;
+        let (sender, asked) = watch::channel(false);
+        let signal = Arc::new(AtomicI32::new(0));
+        let which = signal.clone();
+        let listen = move || {
+            for number in signals.forever() {
+                if which.swap(number, Ordering::AcqRel) != 0 {
+                    tracing::warn!("asked to stop again: ending at once");
+                    std::process::exit(Self::exit_of(number) as i32);
+                }
+                sender.send_replace(true);
+            }
+        };
+        std::thread::Builder::new()
+            .name("signals".to_owned())
+            .spawn(listen)
+            .map_err(|e| Error::new(Exit::Failed, "cannot start a thread").because(e))?;
+        Ok(Self { asked, signal })
+    }
+
+    /// Returns when asked to stop.
+    pub async fn asked(&self) {
+        let mut asked = self.asked.clone();
+        if asked.wait_for(|asked| *asked).await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    }
+
+    /// The exit code that stands for the signal that came; `Ok` when none did.
+    pub fn exit(&self) -> Exit {
+        Self::exit_of(self.signal.load(Ordering::Acquire))
+    }
+
+    fn exit_of(signal: i32) -> Exit {
+        match signal {
+            SIGINT => Exit::Interrupted,
+            SIGTERM => Exit::Terminated,
+            _ => Exit::Ok,
+        }
+    }
+}

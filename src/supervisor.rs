@@ -1,0 +1,504 @@
+//! The process: what all jobs share, and the actor that starts them, starts them again, and ends them.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use actix::prelude::*;
+use tokio::sync::{mpsc, oneshot};
+
+use crate::config::{Config, Job};
+use crate::error::{Error, Exit, Result};
+use crate::kafka::admin::{Cluster, End, TIMEOUT};
+use crate::kafka::consumer::GroupConsumer;
+use crate::kafka::settings::ConsumerSettings;
+use crate::kafka::{KafkaError, TopicPartition};
+use crate::pipeline::budget::{Budget, JobBudget};
+use crate::pipeline::committer::Committer;
+use crate::pipeline::job::{Drain, FromGroup, JobRunner, Leave, Parts};
+use crate::pipeline::pool::BatchPool;
+use crate::pipeline::rate::RateLimit;
+use crate::pipeline::resolve::{Resolver, Unresolved};
+use crate::pipeline::spool::Spool;
+use crate::pipeline::status::JobStatus;
+use crate::pipeline::topics::TopicWatch;
+use crate::pipeline::{Shared, Threads};
+use crate::state::State;
+use crate::storage::check::{StoreCheck, store_check};
+use crate::storage::retry::{Backoff, retry};
+use crate::storage::{Store, StoreError};
+
+/// The share of the memory budget that librdkafka's own queues get.
+const PREFETCH_SHARE: u64 = 4;
+/// A partition needs at least so much of the budget.
+const PARTITION_BYTES: u64 = 4 * 1024;
+/// The budget must hold so many of the largest messages.
+const LARGEST_MESSAGES: u64 = 4;
+/// How long one step of opening a job is repeated before it counts as failed.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// The status of every job, for whoever shows it.
+pub type Statuses = Arc<Mutex<BTreeMap<String, Arc<JobStatus>>>>;
+
+/// What all jobs of the process share.
+#[derive(Clone)]
+pub struct Process {
+    budget: Arc<Budget>,
+    budget_bytes: u64,
+    prefetch_bytes: u64,
+    pool: Arc<BatchPool>,
+    spool: Arc<Spool>,
+    state: Option<State>,
+    committer: Addr<Committer>,
+    threads: Arc<Threads>,
+    io: tokio::runtime::Handle,
+    /// What every job is doing.
+    pub statuses: Statuses,
+}
+
+impl Process {
+    /// Opens state and spool and starts the threads, for `config`'s jobs. `io` is where requests run.
+    pub fn start(config: &Config, jobs: &[Arc<Job>], io: tokio::runtime::Handle) -> Result<Self> {
+        let state = State::open(&config.state_dir)?;
+        let spool = Spool::open(&config.spool_dir, config.spool_max).map_err(|e| {
+            let what = format!("spool directory {}", config.spool_dir.display());
+            Error::new(Exit::Failed, what).because(e).hint("spool.dir must be a folder this user may write to")
+        })?;
+        let clients: u64 = jobs.iter().map(|job| u64::from(job.tasks_max)).sum::<u64>().max(1);
+        let prefetch = config.memory_budget / PREFETCH_SHARE;
+        let budget = Budget::new(config.memory_budget - prefetch, jobs.len());
+        io.spawn(budget.clone().relieve());
+        let threads = Arc::new(Threads::start());
+        let committer = Committer::start_in_arbiter(&threads.commit(), {
+            let state = state.clone();
+            move |_| Committer::new(Some(state))
+        });
+        Ok(Self {
+            budget,
+            budget_bytes: config.memory_budget,
+            prefetch_bytes: prefetch / clients,
+            pool: Arc::default(),
+            spool,
+            state: Some(state),
+            committer,
+            threads,
+            io,
+            statuses: Statuses::default(),
+        })
+    }
+
+    /// Bytes of batches and open objects in use, and how many may be.
+    pub fn buffer(&self) -> (u64, u64) {
+        self.budget.usage()
+    }
+
+    /// Bytes in the spool.
+    pub fn spool_bytes(&self) -> u64 {
+        self.spool.used()
+    }
+
+    /// Where the local state is, for metrics.
+    pub fn state(&self) -> Option<&State> {
+        self.state.as_ref()
+    }
+
+    /// The status of `job`, from now on shown with the others.
+    pub fn status(&self, job: &Arc<Job>) -> Arc<JobStatus> {
+        let mut all = self.statuses.lock().unwrap_or_else(PoisonError::into_inner);
+        all.entry(job.id.clone()).or_insert_with(|| JobStatus::new(job.clone())).clone()
+    }
+
+    /// Opens `job` and starts it. With `until_caught_up` it stops at what the partitions hold now, and the receiver
+    /// tells when that is durable.
+    pub async fn open(&self, job: &Arc<Job>, until_caught_up: bool) -> Result<OpenJob> {
+        let store = crate::storage::open(&job.storage, self.io.clone()).map_err(store_error)?;
+        self.open_on(job, store, until_caught_up).await
+    }
+
+    /// The same on a store that is open already.
+    pub(crate) async fn open_on(
+        &self,
+        job: &Arc<Job>,
+        store: Arc<dyn Store>,
+        until_caught_up: bool,
+    ) -> Result<OpenJob> {
+        let status = self.status(job);
+        check_store(job, &*store).await?;
+        let cluster = Cluster::connect(&job.kafka).map_err(kafka_error)?;
+        let cluster_id = patiently(|| cluster.cluster_id(TIMEOUT)).await?;
+        let selected = select_topics(job, &cluster, until_caught_up).await?;
+        self.check_topics(job, &cluster, &selected).await?;
+        let partitions: usize = selected.values().map(|n| (*n).max(0) as usize).sum();
+        if until_caught_up {
+            await_empty_group(job, &cluster).await?;
+        }
+        if selected.is_empty() && !until_caught_up {
+            return Err(Error::new(Exit::NotFound, format!("job {}: there is no topic for it as yet", job.id))
+                .hint("create one, or correct `topics`"));
+        }
+        let (ended, reached) = oneshot::channel();
+        let goal = if until_caught_up { Some(self.goal(job, &cluster, &selected).await?) } else { None };
+        let topics = self.watch(&cluster, &selected);
+        let shared = self.shared(job, store.clone(), topics.clone());
+        let (state, forks) = (self.state.clone(), shared.forks.clone());
+        let resolver = Resolver::new(job.clone(), store, cluster.clone(), cluster_id, state, topics, forks);
+        let names: BTreeSet<String> = selected.into_keys().collect();
+        let (groups, events) = self.join(job, &names, partitions)?;
+        let parts = Parts {
+            job: job.clone(),
+            shared,
+            resolver,
+            status: status.clone(),
+            cluster,
+            io: self.io.clone(),
+            topics: names,
+            groups,
+            events,
+            goal,
+            ended,
+        };
+        let runner = JobRunner::start_in_arbiter(&self.threads.control(), move |_| JobRunner::new(parts));
+        status.solved("start");
+        Ok(OpenJob { runner, status, reached: Some(reached) })
+    }
+
+    fn shared(&self, job: &Job, store: Arc<dyn Store>, topics: Arc<TopicWatch>) -> Shared {
+        let budget: JobBudget = self.budget.job();
+        Shared {
+            store,
+            budget,
+            pool: self.pool.clone(),
+            rate: job.rate_limit.map(|bytes| Arc::new(RateLimit::new(bytes))),
+            spool: self.spool.clone(),
+            topics,
+            forks: Arc::default(),
+            committer: self.committer.clone(),
+            threads: self.threads.clone(),
+        }
+    }
+
+    fn watch(&self, cluster: &Arc<Cluster>, selected: &BTreeMap<String, i32>) -> Arc<TopicWatch> {
+        let _in_runtime = self.io.enter();
+        let topics = TopicWatch::start(cluster.clone());
+        topics.add(selected.keys().map(String::as_str));
+        topics
+    }
+
+    fn join(
+        &self,
+        job: &Job,
+        topics: &BTreeSet<String>,
+        partitions: usize,
+    ) -> Result<(Vec<Arc<GroupConsumer>>, mpsc::UnboundedReceiver<FromGroup>)> {
+        let (sender, events) = mpsc::unbounded_channel();
+        let topics: Vec<String> = topics.iter().cloned().collect();
+        let mut groups = Vec::new();
+        // A one-shot run of no topic at all has nobody to read it; there is no subscription to nothing either.
+        let tasks = if topics.is_empty() { 0 } else { job.tasks_max as usize };
+        for task in 0..tasks {
+            let settings = ConsumerSettings {
+                group_id: job.group_id.clone(),
+                group_instance_id: match job.group_instance_id.as_str() {
+                    "" => String::new(),
+                    id if job.tasks_max > 1 => format!("{id}-{task}"),
+                    id => id.to_owned(),
+                },
+                isolation: job.isolation,
+                prefetch_bytes: self.prefetch_bytes,
+                partitions: partitions.div_ceil(job.tasks_max as usize),
+            };
+            let sender = sender.clone();
+            let on_event = Box::new(move |event| {
+                // The job has ended when nobody listens any more.
+                let _ = sender.send(FromGroup { task, event });
+            });
+            let name = format!("{}-{task}", job.id);
+            groups.push(GroupConsumer::start(&name, &job.kafka, &settings, &topics, on_event).map_err(kafka_error)?);
+        }
+        Ok((groups, events))
+    }
+
+    /// What cannot work is said before anything is read.
+    async fn check_topics(&self, job: &Job, cluster: &Cluster, selected: &BTreeMap<String, i32>) -> Result<()> {
+        let names: Vec<String> = selected.keys().cloned().collect();
+        let configs = patiently(|| cluster.topic_configs(&names, TIMEOUT)).await?;
+        let setting = |topic: &str, key: &str| configs.get(topic)?.get(key)?.value.clone();
+        for topic in &names {
+            let policy = setting(topic, "cleanup.policy").unwrap_or_default();
+            if policy.split(',').any(|p| p.trim() == "compact") && !job.allow_compacted {
+                return Err(Error::new(Exit::Config, format!("job {}: topic {topic} is compacted", job.id)).hint(
+                    "a record-by-record backup of it grows for ever; set allow_compacted = true to have it all the same",
+                ));
+            }
+            let largest: u64 = setting(topic, "max.message.bytes").and_then(|v| v.parse().ok()).unwrap_or(1024 * 1024);
+            if largest.saturating_mul(LARGEST_MESSAGES) > self.budget_bytes {
+                let what = format!(
+                    "job {}: memory.budget is {} bytes, but topic {topic} takes messages of {largest} bytes",
+                    job.id, self.budget_bytes
+                );
+                let needed = largest.saturating_mul(LARGEST_MESSAGES).div_ceil(1024 * 1024);
+                return Err(Error::new(Exit::Config, what).hint(format!("set memory.budget to at least {needed}MiB")));
+            }
+        }
+        let partitions: u64 = selected.values().map(|n| (*n).max(0) as u64).sum();
+        if partitions * PARTITION_BYTES > self.budget_bytes {
+            let what = format!(
+                "job {}: memory.budget is {} bytes, too little for {partitions} partitions",
+                job.id, self.budget_bytes
+            );
+            let needed = (partitions * PARTITION_BYTES).div_ceil(1024 * 1024);
+            return Err(Error::new(Exit::Config, what).hint(format!("set memory.budget to at least {needed}MiB")));
+        }
+        Ok(())
+    }
+
+    /// Where all partitions end now.
+    async fn goal(
+        &self,
+        job: &Job,
+        cluster: &Cluster,
+        selected: &BTreeMap<String, i32>,
+    ) -> Result<BTreeMap<TopicPartition, i64>> {
+        let all: Vec<_> =
+            selected.iter().flat_map(|(topic, n)| (0..*n).map(|p| TopicPartition::new(topic.as_str(), p))).collect();
+        // A topic that was created a moment ago has no leaders yet: one that cannot be asked is asked again.
+        let ask = || async {
+            let ends = cluster.offsets(&all, End::Latest, job.isolation, TIMEOUT).await?;
+            ends.into_iter().map(|(p, end)| Ok((p, end?))).collect::<Result<BTreeMap<_, _>, KafkaError>>()
+        };
+        if all.is_empty() { Ok(BTreeMap::new()) } else { patiently(ask).await }
+    }
+
+    /// Ends all threads; nothing may be running on them.
+    pub fn stop(&self) {
+        self.threads.stop();
+    }
+}
+
+/// A job that runs.
+pub struct OpenJob {
+    /// Its actor.
+    pub runner: Addr<JobRunner>,
+    /// How it is.
+    pub status: Arc<JobStatus>,
+    /// Tells when everything is durable that there was at the start of a one-shot run, or why that cannot be; and of any
+    /// run when it has ended by itself.
+    pub reached: Option<oneshot::Receiver<Result<(), Unresolved>>>,
+}
+
+impl OpenJob {
+    /// Makes durable what was read, for at most `timeout`, then leaves the groups. `false` when time ran out: what was
+    /// not durable by then is read again at the next start.
+    pub async fn end(self, timeout: Duration) -> bool {
+        let drained = tokio::time::timeout(timeout, self.runner.send(Drain { stop: true })).await;
+        let drained = matches!(drained, Ok(Ok(true)));
+        let _ = self.runner.send(Leave).await;
+        drained
+    }
+}
+
+async fn check_store(job: &Job, store: &dyn Store) -> Result<()> {
+    let check =
+        retry(PATIENCE, || async { store_check(store, &job.id, &uuid::Uuid::new_v4().to_string()).await }).await;
+    match check.map_err(store_error)? {
+        StoreCheck::Conditional => Ok(()),
+        StoreCheck::Ignored { why } if job.storage.single_writer => {
+            tracing::warn!(job = %job.id, store = store.url(), why, "the store has no conditional writes; single_writer = true");
+            Ok(())
+        }
+        StoreCheck::Ignored { why } => {
+            let what = format!("job {}: {} cannot be used safely: {why}", job.id, store.url());
+            Err(Error::new(Exit::Config, what).hint(
+                "use a bucket without versioning on a store that honours If-None-Match, or set single_writer = true \
+                 for the storage and make sure yourself that one process only ever writes to it",
+            ))
+        }
+    }
+}
+
+/// The topics a job takes now, with their partition counts. A one-shot run needs all its literal topics.
+async fn select_topics(job: &Job, cluster: &Cluster, all_needed: bool) -> Result<BTreeMap<String, i32>> {
+    let topics = patiently(|| cluster.topics(TIMEOUT)).await?;
+    let selected: BTreeMap<_, _> =
+        topics.into_iter().filter(|t| job.topics.takes(&t.name)).map(|t| (t.name, t.partitions)).collect();
+    let missing: Vec<_> = job.topics.literal.iter().filter(|name| !selected.contains_key(*name)).collect();
+    if all_needed && let Some(topic) = missing.first() {
+        return Err(Error::new(Exit::NotFound, format!("job {}: topic {topic} does not exist", job.id))
+            .hint("create it, or take it out of `topics`"));
+    }
+    Ok(selected)
+}
+
+/// A one-shot run is alone in its group: it waits for dead members to go, and refuses live ones.
+async fn await_empty_group(job: &Job, cluster: &Cluster) -> Result<()> {
+    let session = job.kafka.properties.get("session.timeout.ms").and_then(|p| p.value.parse().ok()).unwrap_or(45_000);
+    let until = tokio::time::Instant::now() + Duration::from_millis(session + 3_000);
+    loop {
+        let members = patiently(|| cluster.group_members(&job.group_id, TIMEOUT)).await?;
+        if members.is_empty() {
+            return Ok(());
+        }
+        if tokio::time::Instant::now() > until {
+            let what = format!("job {}: group {} has live members: {}", job.id, job.group_id, members.join(", "));
+            return Err(Error::new(Exit::Locked, what)
+                .hint("a daemon runs this job; stop it, or give this run another group_id"));
+        }
+        tracing::info!(job = %job.id, members = members.len(), "waiting for members of an earlier run to leave the group");
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+}
+
+/// Repeats a call to the brokers for a while.
+async fn patiently<T, Fut>(mut call: impl FnMut() -> Fut) -> Result<T>
+where
+    Fut: Future<Output = Result<T, KafkaError>>,
+{
+    use crate::kafka::Kind;
+    let (began, mut backoff) = (std::time::Instant::now(), Backoff::default());
+    loop {
+        match call().await {
+            Ok(value) => return Ok(value),
+            Err(error) => {
+                let transient = matches!(error.kind, Kind::Timeout | Kind::Unavailable | Kind::Other);
+                if !transient || began.elapsed() > PATIENCE {
+                    return Err(kafka_error(error));
+                }
+                tokio::time::sleep(backoff.wait()).await;
+            }
+        }
+    }
+}
+
+/// A failed Kafka call as what a command ends with.
+pub fn kafka_error(error: KafkaError) -> Error {
+    use crate::kafka::Kind;
+    let (exit, hint) = match error.kind {
+        Kind::Auth => (Exit::Auth, "check the credentials and the ACLs of this user"),
+        Kind::Config => (Exit::Config, "check the cluster's [properties]"),
+        Kind::UnknownTopic => (Exit::NotFound, "check the topic's name"),
+        Kind::Timeout | Kind::Unavailable => (Exit::Unavailable, "check bootstrap_servers and the network"),
+        _ => return Error::new(Exit::Failed, error.to_string()),
+    };
+    Error::new(exit, error.to_string()).hint(hint)
+}
+
+/// A failed call to a store as what a command ends with.
+pub fn store_error(error: StoreError) -> Error {
+    use crate::storage::Kind;
+    let (exit, hint) = match error.kind {
+        Kind::Auth => (Exit::Auth, "check the credentials and the bucket's policy"),
+        Kind::NoBucket => (Exit::Config, "create the bucket, or correct its name"),
+        Kind::ClockSkew => (Exit::Failed, "set this machine's clock"),
+        Kind::Timeout | Kind::Throttle | Kind::Unavailable => (Exit::Unavailable, "check the endpoint and the network"),
+        _ => return Error::new(Exit::Failed, error.to_string()),
+    };
+    Error::new(exit, error.to_string()).hint(hint)
+}
+
+/// How often the supervisor looks whether its jobs are alive.
+const ALIVE_EVERY: Duration = Duration::from_secs(5);
+
+/// Starts the jobs of a daemon, again and again where that fails or where one ends, and ends them.
+pub struct Supervisor {
+    process: Process,
+    jobs: BTreeMap<String, (Arc<Job>, OpenJob)>,
+    /// Jobs that are being started.
+    starting: Vec<SpawnHandle>,
+    ending: bool,
+}
+
+/// Start this job and keep it running.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct StartJob(pub Arc<Job>);
+
+#[derive(Message)]
+#[rtype(result = "()")]
+struct Opened(Arc<Job>, OpenJob);
+
+/// End all jobs within `timeout`; answers whether everything that was read is durable.
+#[derive(Message)]
+#[rtype(result = "bool")]
+pub struct EndAll {
+    /// How long making durable may take.
+    pub timeout: Duration,
+}
+
+impl Supervisor {
+    /// A supervisor of jobs in `process`.
+    pub fn new(process: Process) -> Self {
+        Self { process, jobs: BTreeMap::new(), starting: Vec::new(), ending: false }
+    }
+
+    /// Starts jobs again that ended: their client was of no more use, or they died.
+    fn revive(&mut self, ctx: &mut Context<Self>) {
+        let dead = self.jobs.iter().filter(|(_, (_, open))| !open.runner.connected());
+        for id in dead.map(|(id, _)| id.clone()).collect::<Vec<_>>() {
+            let Some((job, open)) = self.jobs.remove(&id) else { continue };
+            open.status.reset();
+            open.status.problem("start", "the job ended; it is started again", false);
+            ctx.notify(StartJob(job));
+        }
+    }
+}
+
+impl Actor for Supervisor {
+    type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Self::Context) {
+        ctx.run_interval(ALIVE_EVERY, |act, ctx| act.revive(ctx));
+    }
+}
+
+impl Handler<StartJob> for Supervisor {
+    type Result = ();
+
+    fn handle(&mut self, StartJob(job): StartJob, ctx: &mut Self::Context) {
+        if self.ending {
+            return;
+        }
+        let (process, addr) = (self.process.clone(), ctx.address());
+        let status = process.status(&job);
+        let open = async move {
+            let mut backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(60));
+            loop {
+                match process.open(&job, false).await {
+                    Ok(open) => return addr.do_send(Opened(job, open)),
+                    Err(error) => {
+                        let needs_operator = matches!(error.exit, Exit::Config | Exit::Auth);
+                        status.problem("start", error.to_string(), needs_operator);
+                    }
+                }
+                tokio::time::sleep(backoff.wait()).await;
+            }
+        };
+        let starting = ctx.spawn(open.into_actor(self));
+        self.starting.push(starting);
+    }
+}
+
+impl Handler<Opened> for Supervisor {
+    type Result = ();
+
+    fn handle(&mut self, Opened(job, open): Opened, ctx: &mut Self::Context) {
+        if self.ending {
+            // It has read next to nothing.
+            ctx.spawn(open.end(Duration::ZERO).into_actor(self).map(|_, _, _| ()));
+            return;
+        }
+        tracing::info!(job = %job.id, "job started");
+        self.jobs.insert(job.id.clone(), (job, open));
+    }
+}
+
+impl Handler<EndAll> for Supervisor {
+    type Result = ResponseFuture<bool>;
+
+    fn handle(&mut self, EndAll { timeout }: EndAll, ctx: &mut Self::Context) -> Self::Result {
+        self.ending = true;
+        self.starting.drain(..).for_each(|job| _ = ctx.cancel_future(job));
+        let jobs = std::mem::take(&mut self.jobs);
+        let ends = jobs.into_values().map(move |(_, open)| open.end(timeout));
+        Box::pin(async move { futures_util::future::join_all(ends).await.into_iter().all(|drained| drained) })
+    }
+}
