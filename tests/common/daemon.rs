@@ -1,0 +1,141 @@
+//! A running `kafka-backup`, watched from outside.
+
+use std::fs::File;
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
+use std::path::PathBuf;
+use std::process::{Child, Command, ExitStatus};
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process};
+
+use super::{SOON, wait_for, wait_until};
+
+/// A running daemon (or one-shot command); killed when dropped.
+pub struct Daemon {
+    child: Child,
+    port: u16,
+    log: PathBuf,
+}
+
+impl Daemon {
+    /// Starts `command`; its stderr is added to `log`, its stdout to `log.out`.
+    pub(super) fn spawn(mut command: Command, port: u16, log: PathBuf) -> Self {
+        let append = |path: PathBuf| File::options().create(true).append(true).open(path).unwrap();
+        command.stderr(append(log.clone())).stdout(append(log.with_extension("out")));
+        let child = command.spawn().unwrap_or_else(|e| panic!("{command:?}: {e}"));
+        Self { child, port, log }
+    }
+
+    /// Waits until it has applied its configuration and serves.
+    #[must_use]
+    pub fn ready(mut self) -> Self {
+        wait_for("the daemon to be ready", SOON, || {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                panic!("the daemon ended with {status}");
+            }
+            (self.get("/-/ready")?.0 == 200).then_some(())
+        });
+        self
+    }
+
+    /// Status and body of a GET; `None` when nobody answers.
+    pub fn get(&self, path: &str) -> Option<(u16, String)> {
+        let mut stream = TcpStream::connect(("127.0.0.1", self.port)).ok()?;
+        stream.set_read_timeout(Some(Duration::from_secs(10))).ok()?;
+        write!(stream, "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").ok()?;
+        let mut answer = Vec::new();
+        stream.read_to_end(&mut answer).ok()?;
+        let answer = String::from_utf8_lossy(&answer).into_owned();
+        let (head, body) = answer.split_once("\r\n\r\n")?;
+        Some((head.split(' ').nth(1)?.parse().ok()?, body.to_owned()))
+    }
+
+    /// The sum of all series of a metric whose labels contain all of `labels` (`name="value"`); 0 when there is none.
+    pub fn metric(&self, name: &str, labels: &[&str]) -> f64 {
+        let text = self.get("/metrics").map(|(_, body)| body).unwrap_or_default();
+        let series = text.lines().filter_map(|line| {
+            let rest = line.strip_prefix(name)?;
+            let (labeled, value) = rest.rsplit_once(' ')?;
+            let ours = labeled.is_empty() || labeled.starts_with('{');
+            (ours && labels.iter().all(|label| labeled.contains(label))).then(|| value.parse::<f64>().ok())?
+        });
+        series.sum()
+    }
+
+    /// Waits until a metric is at least `least`.
+    pub fn await_metric(&self, name: &str, labels: &[&str], least: f64) {
+        wait_until(&format!("{name}{labels:?} >= {least}"), SOON, || self.metric(name, labels) >= least);
+    }
+
+    /// Resident memory in bytes.
+    pub fn memory(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap_or_default();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap_or("0 kB");
+        line.trim().trim_end_matches(" kB").parse::<u64>().unwrap_or_default() * 1024
+    }
+
+    /// What it has logged.
+    pub fn log(&self) -> String {
+        String::from_utf8_lossy(&std::fs::read(&self.log).unwrap_or_default()).into_owned()
+    }
+
+    /// Waits until it has logged `text`.
+    pub fn await_log(&self, text: &str) {
+        wait_until(&format!("{text:?} in the log"), SOON, || self.log().contains(text));
+    }
+
+    /// Whether it is still there.
+    pub fn is_running(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_none()
+    }
+
+    /// SIGKILL.
+    pub fn kill(mut self) {
+        self.signal(Signal::KILL);
+        let _ = self.child.wait();
+    }
+
+    /// SIGTERM; returns how it ended.
+    pub fn stop(mut self) -> ExitStatus {
+        self.signal(Signal::TERM);
+        self.end()
+    }
+
+    /// Waits until it ends by itself.
+    pub fn wait(mut self) -> ExitStatus {
+        self.end()
+    }
+
+    fn end(&mut self) -> ExitStatus {
+        wait_for("the process to end", SOON, || self.child.try_wait().unwrap())
+    }
+
+    /// SIGSTOP: it sleeps like a virtual machine that is paused.
+    pub fn freeze(&self) {
+        self.signal(Signal::STOP);
+    }
+
+    /// SIGCONT: it wakes up and knows of nothing.
+    pub fn thaw(&self) {
+        self.signal(Signal::CONT);
+    }
+
+    fn signal(&self, signal: Signal) {
+        let pid = Pid::from_child(&self.child);
+        kill_process(pid, signal).expect("a child that was not waited for has its pid");
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        if std::thread::panicking() {
+            let log = self.log();
+            let lines: Vec<_> = log.lines().collect();
+            eprintln!("--- the last lines of {}:", self.log.display());
+            lines.iter().skip(lines.len().saturating_sub(60)).for_each(|line| eprintln!("{line}"));
+        }
+    }
+}

@@ -1,0 +1,16 @@
+//! The program against a real Kafka and a real S3: one binary, because each one links librdkafka and OpenSSL.
+//!
+//! Every test has topics, buckets and consumer groups of its own, so that they run beside each other. `make test`
+//! starts the servers once; `cargo test --test integration` by itself starts and stops its own.
+
+#[path = "../common/mod.rs"]
+mod common;
+
+mod crash;
+mod faults;
+mod harness;
+mod limits;
+mod rebalance;
+mod restore;
+mod resume;
+mod roundtrip;
