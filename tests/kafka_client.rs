@@ -273,7 +273,7 @@ fn nothing_is_skipped_when_a_rebalance_follows_the_end() {
     // The queue of the partition that went away is empty for ever.
     let gone = 1 - kept;
     let drained = queues[gone].drain(&mut batches[gone], usize::MAX, usize::MAX);
-    assert!(drained.records == 0 && drained.exhausted && drained.error.is_none());
+    assert!(drained.records == 0 && drained.exhausted && drained.error.is_none(), "{drained:?}");
     second.close();
     first.close();
 }

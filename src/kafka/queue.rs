@@ -90,6 +90,8 @@ impl PartitionQueue {
         }
         let mut drained = filling.drained;
         drained.error = state.failed.clone();
+        // A queue that was closed stays empty: who is told otherwise would come back at once, for ever.
+        drained.exhausted |= !state.open;
         drained.exhausted &= drained.error.is_none();
         drained
     }
