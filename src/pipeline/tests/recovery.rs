@@ -105,7 +105,7 @@ async fn what_was_read_survives_that_kafka_deletes_what_follows() {
     let process = bed.process(4 << 20, 64 << 20, std::slice::from_ref(&job));
     let open = bed.open(&process, &job, false).await;
     until("the first records", || {
-        open.status.partitions().get(&at(0)).is_some_and(|p| p.progress.as_ref().is_some_and(|p| p.read_next() > 0))
+        open.status.partitions().get(&at(0)).is_some_and(|p| p.progress.as_ref().is_some_and(|p| p.read_next() > 200))
     })
     .await;
     // The mock cluster keeps 5 MiB of a partition.
