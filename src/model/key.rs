@@ -138,6 +138,11 @@ pub fn generation_folder(topic: &str) -> String {
     format!("{SYSTEM}/topics/{topic}/")
 }
 
+/// What consumer groups have committed for generation `n` of `topic`.
+pub fn groups_record(topic: &str, n: u32) -> String {
+    format!("{SYSTEM}/groups/{topic}/{n}.json")
+}
+
 /// The head record of a quiet partition.
 pub fn head_record(topic: &str, partition: i32) -> String {
     format!("{SYSTEM}/heads/{topic}/{partition}")
