@@ -74,6 +74,16 @@ static RESTARTS: LazyLock<IntCounterVec> = LazyLock::new(|| {
     counters("kafka_backup_job_restarts_total", "Lanes of a job that were rebuilt after a failure.", &["backup_job"])
 });
 
+static GROUP_FAILURES: LazyLock<IntCounterVec> = LazyLock::new(|| {
+    let help = "Rounds after which the saved positions of consumer groups were not those of Kafka.";
+    counters("kafka_backup_groups_failures_total", help, &["backup_job"])
+});
+
+/// Positions of consumer groups could not be saved as they are.
+pub fn groups_not_saved(job: &str) {
+    GROUP_FAILURES.with_label_values(&[job]).inc();
+}
+
 /// The local state was begun anew.
 pub fn state_rebuilt(reason: &str) {
     STATE_REBUILDS.with_label_values(&[reason]).inc();

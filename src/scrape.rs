@@ -88,8 +88,15 @@ fn job_gauges(gauges: &Gauges, jobs: &[std::sync::Arc<JobStatus>]) {
     let labels = ["backup_job", "topic"];
     let protected = gauges.family("kafka_backup_topic_protected_timestamp_seconds", protected_help, &labels);
     let lag = gauges.family("kafka_backup_topic_lag_records", "Offsets not durable yet.", &labels);
+    let saved_help = "When positions of consumer groups were last saved as they were; no series where none are to be.";
+    let saved_at = gauges.family("kafka_backup_groups_last_success_timestamp_seconds", saved_help, &["backup_job"]);
+    let saved = gauges.family("kafka_backup_groups_saved", "Groups whose positions are saved.", &["backup_job"]);
     let all: Vec<_> = jobs.iter().map(|job| (job, job.partitions())).collect();
     for (job, partitions) in &all {
+        if let Some((at_ms, groups)) = job.groups() {
+            saved_at.with_label_values(&[&job.job.id]).set(at_ms as f64 / 1000.0);
+            saved.with_label_values(&[&job.job.id]).set(groups as f64);
+        }
         for (_, name) in JobState::ALL.iter().filter(|(state, _)| *state == job.state()) {
             by_state.with_label_values(&[name]).inc();
         }
@@ -197,5 +204,6 @@ fn job_json(id: &str, status: &JobStatus) -> Value {
         "problems": status.problems(),
         "topics": topics,
         "partitions": partitions,
+        "consumer_groups": status.groups().map(|(at_ms, groups)| json!({ "saved_ms": at_ms, "groups": groups })),
     })
 }

@@ -15,7 +15,8 @@ use crate::kafka::settings::ConsumerSettings;
 use crate::kafka::{KafkaError, TopicPartition};
 use crate::pipeline::budget::{Budget, JobBudget};
 use crate::pipeline::committer::Committer;
-use crate::pipeline::job::{Drain, FromGroup, JobRunner, Leave, Parts};
+use crate::pipeline::groups::Round;
+use crate::pipeline::job::{Drain, FromGroup, JobRunner, Leave, Parts, SaveGroups};
 use crate::pipeline::pool::BatchPool;
 use crate::pipeline::rate::RateLimit;
 use crate::pipeline::resolve::{Resolver, Unresolved};
@@ -287,6 +288,12 @@ pub struct OpenJob {
 }
 
 impl OpenJob {
+    /// Saves the positions of consumer groups now.
+    pub async fn save_groups(&self) -> Round {
+        let ended = |error: MailboxError| Round { problems: vec![error.to_string()], ..Round::default() };
+        self.runner.send(SaveGroups).await.unwrap_or_else(ended)
+    }
+
     /// Makes durable what was read, for at most `timeout`, then leaves the groups. `false` when time ran out: what was
     /// not durable by then is read again at the next start.
     pub async fn end(self, timeout: Duration) -> bool {

@@ -89,6 +89,10 @@ pub struct Summary {
     pub gaps: u64,
     /// Offsets in them.
     pub gap_offsets: u64,
+    /// Consumer groups that have committed something for the topics.
+    pub groups: usize,
+    /// Whether their positions are saved as they were at the end.
+    pub groups_saved: bool,
     /// Whether everything that was there at the start is durable.
     pub complete: bool,
 }
@@ -161,6 +165,17 @@ async fn in_system(
         outcome = goal => Some(outcome),
         () = stop.asked() => None,
     };
+    // What is durable now is what groups are put back on; a run that was stopped leaves what is saved as it is.
+    let groups = match (&outcome, until_caught_up) {
+        (Some(Ok(())), true) => tokio::select! {
+            round = open.save_groups() => Some(round),
+            () = stop.asked() => None,
+        },
+        _ => None,
+    };
+    for problem in groups.iter().flat_map(|round| &round.problems) {
+        tracing::warn!(job = %job.id, problem, "the positions of consumer groups are not saved as they are now");
+    }
     let gaps = open.status.gaps.load(Ordering::Relaxed);
     let drained = OpenJob::end(open, config.drain_timeout).await;
     process.stop();
@@ -172,7 +187,11 @@ async fn in_system(
         }
         _ => {}
     }
-    Ok(summary(job, began.elapsed(), gaps, drained))
+    Ok(Summary {
+        groups: groups.as_ref().map_or(0, |round| round.groups),
+        groups_saved: groups.is_none_or(|round| round.problems.is_empty()),
+        ..summary(job, began.elapsed(), gaps, drained)
+    })
 }
 
 fn unresolved(job: &Job, why: Unresolved) -> Error {
@@ -198,6 +217,8 @@ fn summary(job: &Job, took: Duration, gaps: u64, complete: bool) -> Summary {
         seconds: took.as_secs_f64(),
         gaps,
         gap_offsets: sum("kafka_backup_offset_gap_records_total"),
+        groups: 0,
+        groups_saved: true,
         complete,
     }
 }

@@ -10,7 +10,11 @@ use super::cluster::{self, Cluster};
 use super::finding::{Complaint, Findings, Origin};
 use super::layers::{Layer, View, What};
 use super::source::{named, origin};
-use super::{Codec, Isolation, Job, KafkaConfig, OnRecreate, Start, StorageConfig, TopicSelection, keys, kind, store};
+use super::{
+    Codec, GroupSelection, Isolation, Job, KafkaConfig, OnRecreate, Start, StorageConfig, TopicSelection, keys, kind,
+    store,
+};
+use crate::model::restore::Pattern;
 
 /// What jobs are built from besides their own files.
 pub(super) struct Shared<'a> {
@@ -127,6 +131,11 @@ impl Builder<'_> {
             allow_compacted: view.value("allow_compacted", kind::flag),
             rate_limit: view.value("rate_limit", kind::rate),
             rpo_target: view.value("rpo_target", kind::span),
+            groups: GroupSelection {
+                include: Pattern(view.value("groups_regex", kind::pattern)),
+                exclude: view.maybe("groups_exclude_regex", kind::pattern).map(Pattern),
+            },
+            groups_interval: view.value("groups_interval", kind::span),
         }
     }
 

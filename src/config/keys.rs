@@ -196,6 +196,26 @@ pub static JOB: &[Key] = &[
     key("allow_compacted", Flag, Is("false"), "true: back up a compacted topic record by record."),
     key("rate_limit", Rate, Is("0"), "Bytes per second read from Kafka, for example \"50MiB/s\"; \"0\" is no limit."),
     key("rpo_target", Span(SECOND, YEAR), Is("15m"), "How old what is not yet safe may become; for status and alerts."),
+    key(
+        "groups_regex",
+        Pattern,
+        Is(".*"),
+        "Of which consumer groups the committed offsets are saved beside the topics, so that a restore can put groups \
+         back where they were (consumer_groups in kafka-backup-restore(5)). The job's own group is never among them.",
+    ),
+    key(
+        "groups_exclude_regex",
+        Pattern,
+        Is("^(console-consumer-[0-9]+|kafka-backup-.*)$"),
+        "Not these of those that groups_regex matches; \".*\" saves none.",
+    ),
+    key(
+        "groups_interval",
+        Span(SECOND, DAY),
+        Is("1m"),
+        "How often committed offsets are looked at. They are written when they have changed. A run until caught up looks \
+         once, at its end.",
+    ),
     key("paused", Flag, Is("false"), "true is not supported by this version: move the file out of jobs.d instead."),
     key("instance", Text, Unsupported, "For type = \"compacted\"."),
     key("initial_status", OneOf(&["ACTIVATE", "PASSIVATE"]), Unsupported, "For type = \"compacted\"."),

@@ -43,6 +43,7 @@ use regex::Regex;
 
 use self::finding::Findings;
 use crate::error::Error;
+use crate::model::restore::Pattern;
 
 /// The whole configuration.
 #[derive(Debug, Clone)]
@@ -264,6 +265,28 @@ pub struct Job {
     pub rate_limit: Option<u64>,
     /// For status and alerts.
     pub rpo_target: Duration,
+    /// Of which consumer groups the positions are saved; never of its own.
+    pub groups: GroupSelection,
+    /// How often.
+    pub groups_interval: Duration,
+}
+
+/// Which consumer groups.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GroupSelection {
+    /// Those that match.
+    pub include: Pattern,
+    /// Of these, not those.
+    pub exclude: Option<Pattern>,
+}
+
+impl GroupSelection {
+    /// Whether a group is among them. One without a name, which very old clients have, never is: it cannot be named in
+    /// requests.
+    pub fn takes(&self, group: &str) -> bool {
+        let matches = |pattern: &Pattern| pattern.0.is_match(group);
+        !group.is_empty() && matches(&self.include) && !self.exclude.as_ref().is_some_and(matches)
+    }
 }
 
 /// Which topics a job takes.

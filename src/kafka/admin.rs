@@ -1,4 +1,4 @@
-//! Questions to a cluster: metadata, offsets, configurations, groups.
+//! Questions to a cluster: metadata, offsets, configurations. Those about consumer groups are in [`super::groups`].
 //!
 //! librdkafka's calls block, so that each cluster has one client with one named thread that makes them one after the
 //! other; callers await a channel.
@@ -13,7 +13,6 @@ use rdkafka::bindings::*;
 use rdkafka::types::RDKafkaRespErr as Code;
 use tokio::sync::oneshot;
 
-use super::consumer::Committed;
 use super::ffi::{self, Client, Events, PartitionList, Role, borrowed_error, c_string, c_text, check, millis};
 use super::{KafkaError, Kind, TopicPartition, settings};
 use crate::config::{Isolation, KafkaConfig};
@@ -163,24 +162,6 @@ impl Cluster {
         let (name, configs) = (name.to_owned(), configs.clone());
         self.ask(move |client| create_topic(client, &name, partitions, replication_factor, &configs, timeout)).await
     }
-
-    /// The live members of a consumer group, as `client id (member id) at host`; none for a group that does not exist
-    /// (and with the mock cluster, which does not tell).
-    pub async fn group_members(&self, group: &str, timeout: Duration) -> Result<Vec<String>, KafkaError> {
-        let group = group.to_owned();
-        self.ask(move |client| group_members(client, &group, timeout)).await
-    }
-
-    /// What a group has committed for partitions: next offset and metadata, or nothing.
-    pub async fn committed(
-        &self,
-        group: &str,
-        partitions: &[TopicPartition],
-        timeout: Duration,
-    ) -> Result<Committed, KafkaError> {
-        let (group, partitions) = (group.to_owned(), partitions.to_vec());
-        self.ask(move |client| committed(client, &group, &partitions, timeout)).await
-    }
 }
 
 /// Topics, or why not.
@@ -236,14 +217,23 @@ impl Answer {
             rd_kafka_queue_destroy(queue);
             event
         };
-        let event = NonNull::new(event)
+        let answer = Answer::of(event)
             .ok_or_else(|| ffi::error(operation, Code::RD_KAFKA_RESP_ERR__TIMED_OUT, String::new()))?;
-        let answer = Answer(event);
+        answer.check(operation).map(|()| answer)
+    }
+
+    /// Takes an event over that a queue gave; `None` when it gave none.
+    pub(super) fn of(event: *mut rd_kafka_event_t) -> Option<Answer> {
+        NonNull::new(event).map(Answer)
+    }
+
+    /// Whether the call as a whole succeeded.
+    pub(super) fn check(&self, operation: &str) -> Result<(), KafkaError> {
         // SAFETY: a valid event; its text lives as long.
         let (code, text) =
-            unsafe { (rd_kafka_event_error(answer.ptr()), c_text(rd_kafka_event_error_string(answer.ptr()))) };
+            unsafe { (rd_kafka_event_error(self.ptr()), c_text(rd_kafka_event_error_string(self.ptr()))) };
         match code {
-            Code::RD_KAFKA_RESP_ERR_NO_ERROR => Ok(answer),
+            Code::RD_KAFKA_RESP_ERR_NO_ERROR => Ok(()),
             code => Err(ffi::error(operation, code, text)),
         }
     }
@@ -538,78 +528,4 @@ fn create_topic(
         }
     }
     Ok(())
-}
-
-fn group_members(client: &Client, group: &str, timeout: Duration) -> Result<Vec<String>, KafkaError> {
-    if is_mock(client, timeout)? {
-        return Ok(Vec::new());
-    }
-    let operation = format!("describe group {group}");
-    let c_group = c_string(&operation, group)?;
-    let mut groups = [c_group.as_ptr()];
-    let options = Options::new(client, rd_kafka_admin_op_t::RD_KAFKA_ADMIN_OP_DESCRIBECONSUMERGROUPS, timeout);
-    // SAFETY: the names are copied into the request.
-    let answer = Answer::wait(client, &operation, |queue| unsafe {
-        rd_kafka_DescribeConsumerGroups(client.ptr(), groups.as_mut_ptr(), groups.len(), options.ptr(), queue);
-    })?;
-    let mut count = 0;
-    // SAFETY: the answer to this call; what it returns lives as long as the answer.
-    unsafe {
-        let result = rd_kafka_event_DescribeConsumerGroups_result(answer.ptr());
-        let groups = array(rd_kafka_DescribeConsumerGroups_result_groups(result, &mut count), count);
-        let mut members = Vec::new();
-        for &group in groups {
-            let error = rd_kafka_ConsumerGroupDescription_error(group);
-            if rd_kafka_error_code(error) == Code::RD_KAFKA_RESP_ERR_GROUP_ID_NOT_FOUND {
-                continue;
-            }
-            borrowed_error(&operation, error)?;
-            for i in 0..rd_kafka_ConsumerGroupDescription_member_count(group) {
-                let member = rd_kafka_ConsumerGroupDescription_member(group, i);
-                members.push(format!(
-                    "{} ({}) at {}",
-                    c_text(rd_kafka_MemberDescription_client_id(member)),
-                    c_text(rd_kafka_MemberDescription_consumer_id(member)),
-                    c_text(rd_kafka_MemberDescription_host(member)),
-                ));
-            }
-        }
-        Ok(members)
-    }
-}
-
-fn committed(
-    client: &Client,
-    group: &str,
-    partitions: &[TopicPartition],
-    timeout: Duration,
-) -> Result<Committed, KafkaError> {
-    if partitions.is_empty() {
-        return Ok(Vec::new());
-    }
-    let operation = format!("read the offsets of group {group}");
-    let c_group = c_string(&operation, group)?;
-    let list = PartitionList::of(partitions);
-    let options = Options::new(client, rd_kafka_admin_op_t::RD_KAFKA_ADMIN_OP_LISTCONSUMERGROUPOFFSETS, timeout);
-    // SAFETY: group and list are copied into the request.
-    let answer = Answer::wait(client, &operation, |queue| unsafe {
-        let mut request = rd_kafka_ListConsumerGroupOffsets_new(c_group.as_ptr(), list.ptr());
-        rd_kafka_ListConsumerGroupOffsets(client.ptr(), &mut request, 1, options.ptr(), queue);
-        rd_kafka_ListConsumerGroupOffsets_destroy(request);
-    })?;
-    let mut count = 0;
-    let mut offsets = Vec::with_capacity(partitions.len());
-    // SAFETY: the answer to this call; what it returns lives as long as the answer.
-    unsafe {
-        let result = rd_kafka_event_ListConsumerGroupOffsets_result(answer.ptr());
-        for &group in array(rd_kafka_ListConsumerGroupOffsets_result_groups(result, &mut count), count) {
-            borrowed_error(&operation, rd_kafka_group_result_error(group))?;
-            for element in ffi::elements(rd_kafka_group_result_partitions(group)) {
-                let at = ffi::topic_partition(element);
-                check(&format!("{operation} for {at}"), element.err)?;
-                offsets.push((at, ffi::committed_offset(element)));
-            }
-        }
-    }
-    Ok(offsets)
 }

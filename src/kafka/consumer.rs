@@ -9,7 +9,6 @@
 //! was revoked.
 
 use std::collections::BTreeMap;
-use std::ffi::c_void;
 use std::ptr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -264,16 +263,7 @@ impl GroupConsumer {
         }
         let mut list = PartitionList::empty();
         for (at, offset, metadata) in offsets {
-            let element = list.add(at);
-            element.offset = *offset;
-            // SAFETY: the list frees the metadata with the allocator that rd_kafka_mem_malloc takes it from; it is as
-            // large as what is copied into it.
-            unsafe {
-                let copy = rd_kafka_mem_malloc(self.client.ptr(), metadata.len().max(1));
-                ptr::copy_nonoverlapping(metadata.as_ptr().cast::<c_void>(), copy, metadata.len());
-                element.metadata = copy;
-            }
-            element.metadata_size = metadata.len();
+            list.add_commit(at, *offset, metadata);
         }
         // SAFETY: a live consumer; the list is copied.
         check("commit", unsafe { rd_kafka_commit(self.client.ptr(), list.ptr(), 1) })

@@ -332,6 +332,20 @@ impl PartitionList {
         unsafe { rd_kafka_topic_partition_set_leader_epoch(element, leader_epoch) };
     }
 
+    /// Adds a partition with an offset and what stands beside it, to be committed.
+    pub(super) fn add_commit(&mut self, at: &TopicPartition, offset: i64, metadata: &str) {
+        let element = self.add(at);
+        element.offset = offset;
+        // SAFETY: the list frees the metadata with librdkafka's own allocator, which is where it comes from (without a
+        // client all have the same); it is as large as what is copied into it.
+        unsafe {
+            let copy = rd_kafka_mem_malloc(std::ptr::null_mut(), metadata.len().max(1));
+            std::ptr::copy_nonoverlapping(metadata.as_ptr().cast::<c_void>(), copy, metadata.len());
+            element.metadata = copy;
+        }
+        element.metadata_size = metadata.len();
+    }
+
     /// The list, valid as long as `self`.
     pub(super) fn ptr(&self) -> *mut rd_kafka_topic_partition_list_t {
         self.0.as_ptr()

@@ -8,6 +8,7 @@ pub mod admin;
 mod alter;
 pub mod consumer;
 mod ffi;
+pub mod groups;
 pub mod mock;
 pub mod producer;
 pub mod queue;

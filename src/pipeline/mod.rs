@@ -20,6 +20,7 @@ pub mod committer;
 pub mod consumer;
 pub mod encoder;
 pub mod generation;
+pub mod groups;
 pub mod job;
 pub mod lane;
 pub mod message;

@@ -77,6 +77,7 @@ struct Inner {
     draining: bool,
     problems: BTreeMap<String, Problem>,
     partitions: BTreeMap<TopicPartition, PartitionStatus>,
+    groups: Option<(i64, usize)>,
 }
 
 impl JobStatus {
@@ -190,6 +191,17 @@ impl JobStatus {
             }
         }
         inner.partitions.clone()
+    }
+
+    /// The positions of so many consumer groups are saved as they were at that time, in milliseconds since 1970-01-01
+    /// UTC; `None`: another daemon sees to them.
+    pub fn groups_saved(&self, saved: Option<(i64, usize)>) {
+        self.inner().groups = saved;
+    }
+
+    /// When the positions of consumer groups were saved last, and of how many.
+    pub fn groups(&self) -> Option<(i64, usize)> {
+        self.inner().groups
     }
 
     /// A gap link was written.

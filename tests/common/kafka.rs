@@ -11,7 +11,7 @@ use rdkafka::admin::{
 };
 use rdkafka::bindings as c;
 use rdkafka::client::DefaultClientContext;
-use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
 use rdkafka::error::KafkaError;
 use rdkafka::message::{BorrowedMessage, Message, Timestamp};
 use rdkafka::producer::{BaseProducer, DeliveryResult, Producer as _, ProducerContext};
@@ -131,6 +131,60 @@ impl Kafka {
         resource.get(key).and_then(|entry| entry.value.clone())
     }
 
+    fn member(&self, group: &str) -> BaseConsumer {
+        Self::config_for(&self.bootstrap)
+            .set("group.id", group)
+            .set("enable.auto.commit", "false")
+            .set("session.timeout.ms", "6000")
+            .create()
+            .expect("a consumer")
+    }
+
+    /// Commits offsets of one topic, with this metadata, as a group that has no members; makes the group.
+    pub fn commit(&self, group: &str, topic: &str, offsets: &[(i32, i64)], metadata: &str) {
+        let consumer = self.member(group);
+        let mut list = TopicPartitionList::new();
+        for (partition, offset) in offsets {
+            list.add_partition_offset(topic, *partition, Offset::Offset(*offset)).expect("a list");
+            list.find_partition(topic, *partition).expect("just added").set_metadata(metadata);
+        }
+        // The coordinator of a group that is the first one may not be there yet.
+        wait_for(&format!("group {group} to commit"), LIMIT, || consumer.commit(&list, CommitMode::Sync).ok());
+    }
+
+    /// What a group has committed for the partitions of a topic, with the metadata; nothing where there is nothing.
+    pub fn committed(&self, group: &str, topic: &str, partitions: i32) -> Vec<Option<(i64, String)>> {
+        let consumer = self.member(group);
+        let mut list = TopicPartitionList::new();
+        for partition in 0..partitions {
+            list.add_partition(topic, partition);
+        }
+        let list = consumer.committed_offsets(list, LIMIT).expect("committed offsets");
+        let one = |element: rdkafka::topic_partition_list::TopicPartitionListElem<'_>| match element.offset() {
+            Offset::Offset(offset) => Some((offset, element.metadata().to_owned())),
+            _ => None,
+        };
+        list.elements().into_iter().map(one).collect()
+    }
+
+    /// A live member of a group, which reads `topic` and commits nothing; it leaves when dropped.
+    pub fn join(&self, group: &str, topic: &str) -> Member {
+        let consumer = self.member(group);
+        consumer.subscribe(&[topic]).expect("a subscription");
+        wait_for(&format!("a partition for the member of {group}"), LIMIT, || {
+            _ = consumer.poll(Duration::from_millis(100));
+            consumer.assignment().is_ok_and(|assigned| assigned.count() > 0).then_some(())
+        });
+        let (stop, stopped) = std::sync::mpsc::channel::<()>();
+        let poll = move || {
+            while stopped.try_recv() == Err(std::sync::mpsc::TryRecvError::Empty) {
+                _ = consumer.poll(Duration::from_millis(100));
+            }
+            consumer.unsubscribe();
+        };
+        Member { stop: Some(stop), thread: Some(std::thread::spawn(poll)) }
+    }
+
     /// Deletes a consumer group.
     pub fn delete_group(&self, group: &str) {
         for result in block_on(self.admin.delete_groups(&[group], &Self::options())).expect("delete group") {
@@ -226,6 +280,19 @@ impl Kafka {
                 Err(error) => panic!("reading {topic}/{partition}: {error}"),
             }
         }
+    }
+}
+
+/// A live member of a consumer group.
+pub struct Member {
+    stop: Option<std::sync::mpsc::Sender<()>>,
+    thread: Option<std::thread::JoinHandle<()>>,
+}
+
+impl Drop for Member {
+    fn drop(&mut self) {
+        drop(self.stop.take());
+        self.thread.take().map(std::thread::JoinHandle::join);
     }
 }
 

@@ -8,6 +8,7 @@ mod common;
 
 mod crash;
 mod faults;
+mod groups;
 mod harness;
 mod limits;
 mod rebalance;

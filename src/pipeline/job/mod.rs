@@ -6,6 +6,7 @@
 
 mod failures;
 mod group;
+mod groups;
 mod watch;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -17,8 +18,10 @@ use actix::prelude::*;
 use futures_util::StreamExt;
 
 use self::failures::{Failures, patience};
+pub use self::groups::SaveGroups;
 use super::committer::{Forget, GroupCommit, Register};
 use super::consumer::Consumer;
+use super::groups::GroupKeeper;
 use super::lane::{Lane, LaneEvent, LaneNews, Progress};
 use super::message::{Barrier, Requeue};
 use super::resolve::{Resolved, Resolver, Unresolved};
@@ -83,6 +86,9 @@ pub struct JobRunner {
     /// Partitions that are being resolved or wait for it, and since when.
     under_way: HashMap<TopicPartition, Instant>,
     kafka_troubled: Option<Instant>,
+    /// Saves the positions of consumer groups.
+    groups: Arc<GroupKeeper>,
+    saving_groups: bool,
     /// Another process took our place in the group.
     fenced: bool,
     draining: bool,
@@ -154,6 +160,7 @@ impl JobRunner {
     /// A runner of these parts.
     pub fn new(parts: Parts) -> Self {
         let Parts { job, shared, resolver, status, cluster, io, topics, groups, events, goal, ended } = parts;
+        let keeper = GroupKeeper::new(job.clone(), shared.store.clone());
         Self {
             job,
             shared,
@@ -171,6 +178,8 @@ impl JobRunner {
             unresolved: HashMap::new(),
             under_way: HashMap::new(),
             kafka_troubled: None,
+            groups: keeper,
+            saving_groups: false,
             fenced: false,
             draining: false,
         }
@@ -454,6 +463,7 @@ impl Actor for JobRunner {
     fn started(&mut self, ctx: &mut Self::Context) {
         ctx.set_mailbox_capacity(4096);
         self.watch(ctx);
+        self.keep_groups(ctx);
         self.tell_if_reached();
     }
 }

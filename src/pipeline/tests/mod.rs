@@ -89,6 +89,11 @@ impl Bed {
             allow_compacted: false,
             rate_limit: None,
             rpo_target: Duration::from_secs(900),
+            groups: crate::config::GroupSelection {
+                include: crate::model::restore::Pattern(regex::Regex::new(".*").expect("a pattern")),
+                exclude: None,
+            },
+            groups_interval: Duration::from_secs(60),
         };
         edit(&mut job);
         Arc::new(job)
