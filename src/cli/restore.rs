@@ -88,6 +88,15 @@ pub struct Args {
         ]
     )]
     pub resume: Option<PathBuf>,
+    /// What to do with the offsets of consumer groups: none, plan (show them translated) or apply [default: none]
+    #[arg(long, value_name = "WHAT")]
+    pub consumer_groups: Option<String>,
+    /// Only with the consumer groups that match
+    #[arg(long, value_name = "REGEX")]
+    pub groups_regex: Option<String>,
+    /// Not with those that match
+    #[arg(long, value_name = "REGEX")]
+    pub groups_exclude_regex: Option<String>,
     /// Bytes per second, for example 50MiB/s [default: no limit]
     #[arg(long, value_name = "RATE")]
     pub rate_limit: Option<String>,
@@ -129,6 +138,14 @@ impl Args {
         flags.flag("in_place", "--in-place", self.in_place);
         flags.flag("apply_topic_config", "--apply-topic-config", self.apply_topic_config);
         flags.text("plan", "--plan", self.plan.as_deref());
+        if self.consumer_groups.as_deref() == Some("none") {
+            // The plan that is gone on with may say with which.
+            flags.remove("groups_regex");
+            flags.remove("groups_exclude_regex");
+        }
+        flags.text("consumer_groups", "--consumer-groups", self.consumer_groups.as_deref());
+        flags.text("groups_regex", "--groups-regex", self.groups_regex.as_deref());
+        flags.text("groups_exclude_regex", "--groups-exclude-regex", self.groups_exclude_regex.as_deref());
         flags.text("rate_limit", "--rate-limit", self.rate_limit.as_deref());
         flags.flag("dry_run", "--dry-run", self.dry_run);
         let request = RestoreRequest::load(config, self.file.as_deref(), &flags)?;

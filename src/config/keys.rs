@@ -289,7 +289,17 @@ pub static RESTORE: &[Key] = &[
     key("rate_limit", Rate, Is("0"), "Bytes per second; \"0\" is no limit."),
     key("dry_run", Flag, Is("false"), "Show what would be done, and do nothing."),
     key("instance", Text, Unsupported, "For compacted topics."),
-    key("consumer_groups", OneOf(&["none", "plan", "apply"]), Unsupported, "Offsets of consumer groups."),
+    key(
+        "consumer_groups",
+        OneOf(&["none", "plan", "apply"]),
+        Is("none"),
+        "What to do with the offsets that consumer groups had committed. They are translated: a group goes on with the \
+         same record on the target. plan: show what they would be. apply: commit them once everything is restored. \
+         A group that is active on the target, that has committed other offsets there, or whose offsets are of another \
+         topic of the name is refused before anything is produced.",
+    ),
+    key("groups_regex", Pattern, Is(".*"), "Only with the consumer groups that match."),
+    key("groups_exclude_regex", Pattern, Said("none"), "Not these of those that groups_regex matches."),
 ];
 
 /// The key with this name.

@@ -31,7 +31,7 @@ mod tests;
 pub use finding::{ConfigErrors, Finding, Layer, Origin, Severity};
 pub use kind::Kind;
 pub use load::{FileKind, Inspection, Jobs, Shown, inspect, kind_of_file, load, load_job_file, load_main};
-pub use restore::{IfNotEmpty, RestoreFlags, RestoreRequest};
+pub use restore::{ConsumerGroups, IfNotEmpty, RestoreFlags, RestoreRequest};
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;

@@ -9,7 +9,7 @@ use config::{Map, Value, ValueKind};
 use super::finding::{Complaint, ConfigErrors, Finding, Findings, Origin, Severity};
 use super::layers::{Layer, View, What};
 use super::source::{self, named, origin};
-use super::{Config, KafkaConfig, StorageConfig, cluster, kind, store};
+use super::{Config, GroupSelection, KafkaConfig, StorageConfig, cluster, kind, store};
 use crate::model::restore::mapping::{Pattern, Rename, RenameError};
 use crate::model::restore::window::{Offsets, Times};
 
@@ -52,6 +52,10 @@ pub struct RestoreRequest {
     pub plans: PathBuf,
     /// Only go on with an unfinished plan, never begin.
     pub resume: bool,
+    /// What is done about consumer groups.
+    pub consumer_groups: ConsumerGroups,
+    /// With which of them.
+    pub groups: GroupSelection,
     /// Bytes per second; `None` is no limit.
     pub rate_limit: Option<u64>,
     /// Show what would be done, and do nothing.
@@ -65,6 +69,28 @@ pub enum IfNotEmpty {
     Refuse,
     /// Produce behind them.
     Append,
+}
+
+/// What is done about the positions of consumer groups.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ConsumerGroups {
+    /// Nothing.
+    None,
+    /// They are translated and shown.
+    Plan,
+    /// They are committed on the target.
+    Apply,
+}
+
+impl ConsumerGroups {
+    /// As it is written.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::Plan => "plan",
+            Self::Apply => "apply",
+        }
+    }
 }
 
 /// Options of the command line: keys of a restore with the option that gave each.
@@ -91,6 +117,11 @@ impl RestoreFlags {
             }
         }
         self.0.extend(words.iter().map(|(key, value)| (key.clone(), named(option, kind(value, option)))));
+    }
+
+    /// Takes a key out again.
+    pub fn remove(&mut self, key: &str) {
+        self.0.remove(key);
     }
 
     /// Adds a text.
@@ -181,6 +212,7 @@ impl RestoreRequest {
         let mut offsets = BTreeMap::new();
         builder.offsets("from_offset", from_offset, &topics, &mut offsets, &mut findings);
         builder.offsets("until_offset", until_offset, &topics, &mut offsets, &mut findings);
+        builder.groups_are_used(&mut findings);
         let findings = findings.sorted();
         match (kafka, storage) {
             (Some(kafka), Some(storage)) if findings.iter().all(|finding| finding.severity != Severity::Error) => {
@@ -230,8 +262,35 @@ impl Builder<'_> {
             plan: view.maybe_text("plan").filter(|plan| !plan.is_empty()).map(PathBuf::from),
             plans: self.config.state_dir.join("restores"),
             resume: false,
+            consumer_groups: self.consumer_groups(),
+            groups: GroupSelection {
+                include: Pattern(view.value("groups_regex", kind::pattern)),
+                exclude: view.maybe("groups_exclude_regex", kind::pattern).map(Pattern),
+            },
             rate_limit: view.value("rate_limit", kind::rate),
             dry_run: view.value("dry_run", kind::flag),
+        }
+    }
+
+    fn consumer_groups(&self) -> ConsumerGroups {
+        match self.view.text("consumer_groups").as_str() {
+            "plan" => ConsumerGroups::Plan,
+            "apply" => ConsumerGroups::Apply,
+            _ => ConsumerGroups::None,
+        }
+    }
+
+    /// A choice among groups with which nothing is done is a mistake.
+    fn groups_are_used(&self, findings: &mut Findings) {
+        if self.consumer_groups() != ConsumerGroups::None || self.view.is_refused("consumer_groups") {
+            return;
+        }
+        for key in ["groups_regex", "groups_exclude_regex"] {
+            let at = self.view.origin(key);
+            if self.view.given(key) && at != Origin::Named("default".to_owned()) {
+                let remedy = "write consumer_groups = \"plan\" or \"apply\", or remove the key";
+                findings.semantics(&at, key, Complaint::new("has no effect with consumer_groups = \"none\"", remedy));
+            }
         }
     }
 

@@ -4,10 +4,10 @@
 //! bookkeeping; nothing in the lanes depends on it.
 //!
 //! **Who writes.** Of several daemons with the same job the one that owns partition 0 of a topic saves the groups of
-//! that topic. For a moment after a rebalance there can be two, and the slower one may put an answer of some seconds
-//! ago over a newer one. That does no harm for long: both say what Kafka said; the document is read again before every
-//! write and every [`READ_EVERY`], and what is older than Kafka's next answer is replaced then. What nobody can ask
-//! again, the offsets of a group that is gone, both have read from the same document and keep.
+//! that topic. For a moment after a rebalance there can be two, and the slower one (or one that slept in the middle of a
+//! round) may put an older answer over a newer one. That does no harm for long: both say what Kafka said; the document is
+//! read again before every write and every [`READ_EVERY`], and what is older than Kafka's next answer is replaced then.
+//! What nobody can ask again, the offsets of a group that is gone, both have read from the same document and keep.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};

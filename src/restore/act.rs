@@ -68,6 +68,7 @@ impl Act {
             before: self.resumed.values().map(|resumed| resumed.done).sum(),
             seconds: began.elapsed().as_secs_f64(),
             stopped: self.stop.asked(),
+            groups: None,
         })
     }
 

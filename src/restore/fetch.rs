@@ -47,24 +47,46 @@ pub async fn fetch(
 ) {
     let all = async {
         for (index, take) in plan.objects.iter().enumerate().skip(first) {
-            let step = if take.size <= WHOLE_BYTES { WHOLE_BYTES } else { PIECE_BYTES };
-            let mut at = 0;
-            while at < take.size {
-                let end = (at + step).min(take.size);
-                throttle.take(end - at).await;
-                let piece = range(&store, take, at..end).await;
-                let piece = piece.map(|bytes| Piece { index, bytes, last: end == take.size });
+            let mut object = Pieces::of(index, take);
+            while let Some(piece) = object.next(&store, &throttle).await {
                 let failed = piece.is_err();
                 if pieces.send(piece).await.is_err() || failed {
                     return;
                 }
-                at = end;
             }
         }
     };
     tokio::select! {
         () = all => {}
         () = stop.wait() => {}
+    }
+}
+
+/// The pieces of one object, in order.
+pub struct Pieces<'t> {
+    index: usize,
+    take: &'t Take,
+    at: u64,
+}
+
+impl<'t> Pieces<'t> {
+    /// Of number `index` of a plan's objects.
+    pub fn of(index: usize, take: &'t Take) -> Self {
+        Self { index, take, at: 0 }
+    }
+
+    /// The next one, when the throttle lets it pass; `None` behind the last one.
+    pub async fn next(&mut self, store: &Arc<dyn Store>, throttle: &Throttle) -> Option<Result<Piece, StoreError>> {
+        let Self { index, take, at } = *self;
+        if at >= take.size {
+            return None;
+        }
+        let step = if take.size <= WHOLE_BYTES { WHOLE_BYTES } else { PIECE_BYTES };
+        let end = (at + step).min(take.size);
+        throttle.take(end - at).await;
+        let piece = range(store, take, at..end).await;
+        self.at = end;
+        Some(piece.map(|bytes| Piece { index, bytes, last: end == take.size }))
     }
 }
 

@@ -160,6 +160,11 @@ async fn records(store: &Arc<dyn Store>, topic: &str) -> Result<BTreeMap<u32, Ge
     }
 }
 
+/// A small object; `None` when the store says that there is none.
+pub async fn small(store: &Arc<dyn Store>, key: &str) -> Result<Option<bytes::Bytes>> {
+    retry(PATIENCE, || store.get(key)).await.map_err(failed)
+}
+
 async fn folders(store: &Arc<dyn Store>, prefix: &str) -> Result<Vec<String>> {
     retry(PATIENCE, || store.folders(prefix)).await.map_err(failed)
 }

@@ -15,6 +15,7 @@
 pub mod act;
 pub mod fetch;
 pub mod gather;
+pub mod groups;
 mod header;
 pub mod plan_file;
 pub mod report;
@@ -35,14 +36,16 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use serde_json::{Map, Value, json};
 
 use self::fetch::Throttle;
+use self::groups::GroupReport;
 use self::plan_file::PlanFile;
 use self::report::{Progress, print, rfc3339};
 use self::resume::Resumed;
 use self::stop::Stop;
 use self::target::{KafkaSinks, KafkaTarget};
-use crate::config::{IfNotEmpty, KafkaConfig, RestoreRequest};
+use crate::config::{ConsumerGroups, GroupSelection, IfNotEmpty, KafkaConfig, RestoreRequest};
 use crate::error::{Error, Exit, Result};
 use crate::model::catalog::Catalog;
+use crate::model::groups::plan::GroupPlan;
 use crate::model::restore::saved::{PLAN_FORMAT_VERSION, SavedPlan, plan_id};
 use crate::model::restore::window::{Offsets, Times};
 use crate::model::restore::{self as model, Mapping, Plan, Refusal, Request, Selection, Target};
@@ -79,6 +82,10 @@ pub struct Restore {
     pub in_place: bool,
     /// At the end the targets get the settings of their sources.
     pub apply_topic_config: bool,
+    /// What is done about consumer groups.
+    pub consumer_groups: ConsumerGroups,
+    /// With which of them.
+    pub groups: GroupSelection,
     /// Bytes per second read from the store; `None` is no limit.
     pub rate_limit: Option<u64>,
     /// Where the plan is written; `None` is `ID.json` in `plans`.
@@ -112,6 +119,8 @@ impl Restore {
             append: request.if_not_empty == IfNotEmpty::Append,
             in_place: request.in_place,
             apply_topic_config: request.apply_topic_config,
+            consumer_groups: request.consumer_groups,
+            groups: request.groups,
             rate_limit: request.rate_limit,
             plan: request.plan,
             plans: request.plans,
@@ -128,6 +137,8 @@ impl Restore {
             let given = self.offsets.iter();
             given.filter_map(|(at, offsets)| Some((partition(at), of(offsets)?.into()))).collect()
         };
+        let with_groups = self.consumer_groups != ConsumerGroups::None;
+        let exclude = self.groups.exclude.as_ref().map(|pattern| pattern.0.as_str());
         let words = [
             ("kafka", json!(self.kafka.name)),
             ("storage", json!(self.storage)),
@@ -145,6 +156,9 @@ impl Restore {
             ("in_place", json!(self.in_place)),
             ("apply_topic_config", json!(self.apply_topic_config)),
             ("tasks_max", json!(self.tasks_max)),
+            ("consumer_groups", json!(self.consumer_groups.word())),
+            ("groups_regex", json!(with_groups.then(|| self.groups.include.0.as_str()))),
+            ("groups_exclude_regex", json!(exclude.filter(|_| with_groups))),
         ];
         let is_said = |value: &Value| match value {
             Value::Null => false,
@@ -169,13 +183,14 @@ struct Prepared {
 
 /// Runs a restore from the first look to the report. Prints to stdout; the exit code says how it went.
 pub async fn run(restore: Restore, stop: Stop) -> Result<Exit> {
+    let throttle = Arc::new(Throttle::new(restore.rate_limit));
     // Until the plan is agreed nothing has been changed anywhere: a signal may end it at any point.
     let Prepared { target, mut facts, file, mut saved, resumed } = tokio::select! {
-        prepared = prepare(&restore) => prepared?,
+        prepared = prepare(&restore, &throttle) => prepared?,
         () = stop.wait() => return Ok(stop.asked().unwrap_or(Exit::Interrupted)),
     };
     if restore.dry_run {
-        show_plan(&saved.plan, restore.json)?;
+        show_plan(&saved, &restore)?;
         return Ok(Exit::Ok);
     }
     warn(&saved.plan.warnings, restore.json)?;
@@ -195,18 +210,27 @@ pub async fn run(restore: Restore, stop: Stop) -> Result<Exit> {
         store: restore.store.clone(),
         sinks: Arc::new(KafkaSinks::new(restore.kafka.clone(), &saved.plan, &facts)),
         tasks_max: restore.tasks_max,
-        throttle: Arc::new(Throttle::new(restore.rate_limit)),
+        throttle,
         resumed,
         stop,
     };
-    let report = tokio::select! {
+    let mut report = tokio::select! {
         report = act.run(&saved.plan, progress.records.clone()) => report?,
         () = progress.show() => unreachable!("progress is shown until it is dropped"),
     };
     let is_wanted = restore.apply_topic_config && report.exit() == Exit::Ok;
     let refused = if is_wanted { settings::apply(&target, &saved.plan, restore.json).await } else { Ok(0) };
-    // Without the settings it is not finished: the same restore started again tries them again.
-    if let Some(file) = file.filter(|_| report.is_complete() && refused.is_ok()) {
+    let mode = restore.consumer_groups;
+    report.groups = match saved.groups.clone().filter(|_| mode != ConsumerGroups::None) {
+        Some(plan) if mode == ConsumerGroups::Apply && report.exit() == Exit::Ok => {
+            Some(groups::apply(&target, plan).await)
+        }
+        Some(plan) => Some(GroupReport::held_back(mode, plan)),
+        None => None,
+    };
+    let groups_done = report.groups.as_ref().is_none_or(GroupReport::is_complete);
+    // Without settings and groups it is not finished: the same restore started again tries them again.
+    if let Some(file) = file.filter(|_| report.is_complete() && refused.is_ok() && groups_done) {
         file.write(&SavedPlan { finished: Some(rfc3339(now_ms())), ..saved })?;
     }
     print(&if restore.json { report.json() } else { report.text() })?;
@@ -214,7 +238,7 @@ pub async fn run(restore: Restore, stop: Stop) -> Result<Exit> {
 }
 
 /// Finds the unfinished plan of this very restore and looks where its target stands, or makes a new plan.
-async fn prepare(restore: &Restore) -> Result<Prepared> {
+async fn prepare(restore: &Restore, throttle: &Throttle) -> Result<Prepared> {
     let target = KafkaTarget::open(&restore.kafka)?;
     let cluster_id = target.cluster_id().await?;
     let request = restore.words();
@@ -239,6 +263,11 @@ async fn prepare(restore: &Restore) -> Result<Prepared> {
         let done: u64 = resumed.values().map(|resumed| resumed.done).sum();
         saved.plan.warnings =
             vec![format!("going on with the plan of {} ({}): {done} records are there", saved.written, path.display())];
+        if go_on_with_groups(restore, &target, &mut saved, request, throttle).await?
+            && let Some(file) = &file
+        {
+            file.write(&saved)?;
+        }
         return Ok(Prepared { target, facts, file, saved, resumed: Some(resumed) });
     }
     if restore.resume {
@@ -252,6 +281,7 @@ async fn prepare(restore: &Restore) -> Result<Prepared> {
         let warning = "if_not_empty = \"append\": a restore that is interrupted cannot be gone on with";
         plan.warnings.push(warning.to_owned());
     }
+    let groups = plan_groups(restore, &target, &mut plan, None, throttle).await?;
     let saved = SavedPlan {
         format_version: PLAN_FORMAT_VERSION,
         id,
@@ -261,8 +291,67 @@ async fn prepare(restore: &Restore) -> Result<Prepared> {
         cluster_id,
         request,
         plan,
+        groups,
     };
     Ok(Prepared { target, facts, file, saved, resumed: None })
+}
+
+/// What is done about consumer groups; nothing where that is not asked for. What `earlier` says of a group holds.
+async fn plan_groups(
+    restore: &Restore,
+    target: &KafkaTarget,
+    plan: &mut Plan,
+    earlier: Option<GroupPlan>,
+    throttle: &Throttle,
+) -> Result<Option<GroupPlan>> {
+    if restore.consumer_groups == ConsumerGroups::None {
+        return Ok(None);
+    }
+    let (mut groups, warnings) = groups::plan(restore, plan, throttle).await?;
+    plan.warnings.extend(warnings);
+    for (group, commits) in earlier.into_iter().flat_map(|earlier| earlier.commits) {
+        groups.commits.entry(group).and_modify(|now| *now = commits);
+    }
+    check_groups(restore, target, plan, &groups).await?;
+    Ok(Some(groups))
+}
+
+/// Refuses what speaks against committing; where nothing is to be committed it is only said.
+async fn check_groups(restore: &Restore, target: &KafkaTarget, plan: &mut Plan, groups: &GroupPlan) -> Result<()> {
+    let against = groups::refusals(target, groups).await?;
+    match restore.consumer_groups {
+        ConsumerGroups::Apply if !against.is_empty() => return Err(refused(against)),
+        _ => plan.warnings.extend(groups::warnings(against)),
+    }
+    Ok(())
+}
+
+/// The groups of a restore that goes on: as they were planned, so that what an earlier run has committed is not taken for
+/// somebody else's. Planned again only where others are asked for now; says whether the plan has changed.
+async fn go_on_with_groups(
+    restore: &Restore,
+    target: &KafkaTarget,
+    saved: &mut SavedPlan,
+    request: Map<String, Value>,
+    throttle: &Throttle,
+) -> Result<bool> {
+    if restore.consumer_groups == ConsumerGroups::None {
+        return Ok(false);
+    }
+    let same = |word: &str| saved.request.get(word) == request.get(word);
+    if let Some(groups) = saved.groups.as_ref().filter(|_| same("groups_regex") && same("groups_exclude_regex")) {
+        check_groups(restore, target, &mut saved.plan, groups).await?;
+        return Ok(false);
+    }
+    let earlier = saved.groups.take();
+    saved.groups = plan_groups(restore, target, &mut saved.plan, earlier, throttle).await?;
+    for word in ["consumer_groups", "groups_regex", "groups_exclude_regex"] {
+        match request.get(word) {
+            Some(value) => _ = saved.request.insert(word.to_owned(), value.clone()),
+            None => _ = saved.request.remove(word),
+        }
+    }
+    Ok(true)
 }
 
 /// Which topics are wanted, and what the store holds of them.
@@ -346,9 +435,13 @@ fn warn(warnings: &[String], json: bool) -> Result<()> {
     Ok(())
 }
 
-fn show_plan(plan: &Plan, json: bool) -> Result<()> {
-    if !json {
-        return print(&report::plan_text(plan));
+fn show_plan(saved: &SavedPlan, restore: &Restore) -> Result<()> {
+    let SavedPlan { plan, groups, .. } = saved;
+    let groups = groups.clone().filter(|_| restore.consumer_groups != ConsumerGroups::None);
+    let groups = groups.map(GroupReport::planned);
+    if !restore.json {
+        let groups = groups.as_ref().map(|groups| format!("\n{}", groups.text().trim_end())).unwrap_or_default();
+        return print(&(report::plan_text(plan) + &groups));
     }
     let totals = plan.totals();
     let line = json!({
@@ -357,7 +450,7 @@ fn show_plan(plan: &Plan, json: bool) -> Result<()> {
         "warnings": plan.warnings,
         "totals": totals,
     });
-    let summary = json!({
+    let mut summary = json!({
         "message_type": "summary",
         "dry_run": true,
         "records_planned": totals.records,
@@ -367,7 +460,13 @@ fn show_plan(plan: &Plan, json: bool) -> Result<()> {
         "seconds": 0.0,
         "bytes": totals.bytes,
     });
-    print(&format!("{line}\n{summary}"))
+    let mut lines = vec![line];
+    if let Some(groups) = &groups {
+        lines.extend(groups.json());
+        summary["consumer_groups"] = groups.summary();
+    }
+    lines.push(summary);
+    print(&lines.iter().map(Value::to_string).collect::<Vec<_>>().join("\n"))
 }
 
 fn now_ms() -> i64 {

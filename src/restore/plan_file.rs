@@ -113,6 +113,7 @@ mod tests {
             cluster_id: "c".to_owned(),
             request: Map::new(),
             plan: Plan { topics: Vec::new(), warnings: Vec::new() },
+            groups: None,
         }
     }
 

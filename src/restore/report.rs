@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 
+use super::groups::GroupReport;
 use super::write::{Failure, Outcome};
 use crate::error::{Error, Exit, Result};
 use crate::model::restore::{PartitionPlan, Plan, TopicPlan, Totals};
@@ -77,6 +78,8 @@ pub struct Report {
     pub before: u64,
     /// The signal that ended it.
     pub stopped: Option<Exit>,
+    /// What became of consumer groups, where that is asked for.
+    pub groups: Option<GroupReport>,
 }
 
 impl Report {
@@ -89,6 +92,9 @@ impl Report {
     pub fn exit(&self) -> Exit {
         match self.stopped {
             _ if self.is_complete() && self.produced() == 0 => Exit::NotFound,
+            _ if self.is_complete() && self.groups.as_ref().is_some_and(|groups| !groups.is_complete()) => {
+                Exit::Incomplete
+            }
             _ if self.is_complete() => Exit::Ok,
             Some(exit) => exit,
             None => Exit::Incomplete,
@@ -125,7 +131,10 @@ impl Report {
             });
             _ = writeln!(lines, "{line}"); // a String takes everything
         }
-        let summary = json!({
+        for line in self.groups.iter().flat_map(GroupReport::json) {
+            _ = writeln!(lines, "{line}"); // a String takes everything
+        }
+        let mut summary = json!({
             "message_type": "summary",
             "records_planned": self.planned(),
             "records_produced": self.produced(),
@@ -140,6 +149,9 @@ impl Report {
             "holes": self.totals.holes,
             "complete": self.is_complete(),
         });
+        if let Some(groups) = &self.groups {
+            summary["consumer_groups"] = groups.summary();
+        }
         lines + &summary.to_string()
     }
 
@@ -169,6 +181,7 @@ impl Report {
                 _ = writeln!(text, "{count} records {what}"); // a String takes everything
             }
         }
+        text.extend(self.groups.iter().map(GroupReport::text));
         let (planned, produced) = (self.planned(), self.produced());
         let verdict = match self.exit() {
             Exit::Ok => "restored",

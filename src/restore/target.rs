@@ -8,9 +8,12 @@ use super::write::{Ledger, Sink, Sinks};
 use crate::config::{Isolation, KafkaConfig, Property};
 use crate::error::{Error, Exit, Result};
 use crate::kafka::admin::{Cluster, End, TIMEOUT};
+use crate::kafka::groups::Activity;
 use crate::kafka::producer::{ProducerSettings, RestoreProducer, SendError, TopicHandle};
 use crate::kafka::{KafkaError, Kind, TopicPartition};
 use crate::model::batch::Record;
+use crate::model::groups::plan::Commit;
+use crate::model::groups::target::TargetGroup;
 use crate::model::restore::{Create, Plan, Target, TargetTopic};
 
 /// How long a created topic may take to be known everywhere.
@@ -105,6 +108,47 @@ impl KafkaTarget {
             Ok((low, high.remove(at).unwrap_or_else(|| Err(untold(at)))?))
         };
         all.iter().map(&mut both).collect()
+    }
+
+    /// What is known of these groups; those that are not there are not in it.
+    pub async fn groups(&self, names: &[String]) -> Result<BTreeMap<String, TargetGroup>> {
+        let list = self.cluster.groups(TIMEOUT).await.map_err(failed)?;
+        if let Some(error) = list.failures.into_iter().next() {
+            // Whoever is not listed may be active there.
+            return Err(failed(error).hint("all brokers must answer before offsets of groups can be set"));
+        }
+        let mut offsets = self.cluster.group_offsets(names, TIMEOUT).await.map_err(failed)?;
+        let mut groups = BTreeMap::new();
+        for name in names {
+            let committed = offsets.remove(name).unwrap_or_else(|| Ok(BTreeMap::new())).map_err(failed)?;
+            let committed =
+                committed.into_iter().map(|(at, (offset, _))| ((at.topic.to_string(), at.partition), offset));
+            let committed: BTreeMap<_, _> = committed.collect();
+            let members = match list.groups.get(name) {
+                None if committed.is_empty() => continue,
+                None | Some(Activity::Empty) => Vec::new(),
+                Some(activity) => self.members(name, *activity).await?,
+            };
+            groups.insert(name.clone(), TargetGroup { members, committed });
+        }
+        Ok(groups)
+    }
+
+    /// The members of a group that is not known to be without any.
+    async fn members(&self, group: &str, activity: Activity) -> Result<Vec<String>> {
+        let members = self.cluster.group_members(group, TIMEOUT).await.map_err(failed)?;
+        let unnamed = members.is_empty() && activity == Activity::Active;
+        Ok(if unnamed { vec!["its members are not told".to_owned()] } else { members })
+    }
+
+    /// Commits offsets for a group without members.
+    pub async fn commit(&self, group: &str, commits: &[Commit]) -> Result<(), KafkaError> {
+        let offset = |commit: &Commit| {
+            let at = TopicPartition::new(commit.topic.as_str(), commit.partition);
+            (at, commit.translation.target_offset, commit.metadata.clone())
+        };
+        let offsets: Vec<_> = commits.iter().map(offset).collect();
+        self.cluster.commit_for(group, &offsets, TIMEOUT).await
     }
 
     /// Changes settings of a topic, all or none.

@@ -222,7 +222,7 @@ pub struct Writer {
 }
 
 /// The object that is being read.
-struct Open {
+pub(super) struct Open {
     index: usize,
     reader: ObjectReader,
     hasher: Sha256,
@@ -364,7 +364,8 @@ impl Writer {
 }
 
 impl Open {
-    fn new(index: usize) -> Self {
+    /// Nothing of it read yet; `index` is its number in the plan.
+    pub(super) fn new(index: usize) -> Self {
         Self {
             index,
             reader: ObjectReader::new(),
@@ -376,7 +377,7 @@ impl Open {
     }
 
     /// Takes the next bytes. The hash is compared before the last ones are decoded.
-    fn feed(&mut self, take: &Take, piece: Piece) -> Result<(), Failure> {
+    pub(super) fn feed(&mut self, take: &Take, piece: Piece) -> Result<(), Failure> {
         if !take.sha256.is_empty() {
             self.hasher.update(&piece.bytes);
             if piece.last {
@@ -391,7 +392,7 @@ impl Open {
     }
 
     /// Decodes the next block into `batch`; `false` when more bytes are needed.
-    fn next(&mut self, take: &Take, batch: &mut RecordBatch) -> Result<bool, Failure> {
+    pub(super) fn next(&mut self, take: &Take, batch: &mut RecordBatch) -> Result<bool, Failure> {
         if !self.named {
             let header = self.reader.header().map(|header| header.map(|h| h.metadata.clone()));
             let Some(metadata) = header.map_err(|error| self.undecodable(take, &error))? else { return Ok(false) };

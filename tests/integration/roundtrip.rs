@@ -142,10 +142,9 @@ fn only_committed_records_are_backed_up_and_an_open_transaction_holds_back_what_
     assert_eq!(assert_backed_up(&kafka, &env.bucket, &topic)[0].records().len(), 200);
 }
 
-#[test]
-fn a_compacted_source_is_backed_up_with_its_holes() {
-    let _turn = beside_others();
-    let kafka = Kafka::shared();
+/// A compacted topic whose cleaner has made holes: offsets 5 to 24 are gone, and those on both sides are there. It holds
+/// still from now on.
+pub fn compacted_with_holes(kafka: &Kafka) -> String {
     let compacting = [
         ("cleanup.policy", "compact"),
         ("segment.ms", "500"),
@@ -175,7 +174,14 @@ fn a_compacted_source_is_backed_up_with_its_holes() {
         &topic,
         &[("cleanup.policy", "compact"), ("min.compaction.lag.ms", "9223372036854775807"), ("segment.ms", "9000000")],
     );
+    topic
+}
 
+#[test]
+fn a_compacted_source_is_backed_up_with_its_holes() {
+    let _turn = beside_others();
+    let kafka = Kafka::shared();
+    let topic = compacted_with_holes(&kafka);
     let refused = Env::new().job("holes", &[&topic], "");
     assert_ne!(refused.try_back_up("holes").code(), 0, "a compacted topic needs to be allowed");
     assert!(avro_reader::read(&refused.bucket, &topic, 0).objects.is_empty());

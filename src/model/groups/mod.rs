@@ -5,4 +5,5 @@
 
 pub mod plan;
 pub mod snapshot;
+pub mod target;
 pub mod translate;

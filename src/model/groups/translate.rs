@@ -1,6 +1,7 @@
 //! Where a committed offset of the source is on the target: behind as many restored records as there are below it.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
@@ -36,6 +37,19 @@ pub enum Position {
     PastEnd,
     /// Nothing of the partition is restored: the group goes on where it ends.
     Nothing,
+}
+
+impl fmt::Display for Position {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Before => "before the first restored record",
+            Self::At => "at a restored record",
+            Self::Between => "between two restored records",
+            Self::End => "behind the last restored record",
+            Self::PastEnd => "past the end of what is restored",
+            Self::Nothing => "nothing is restored",
+        })
+    }
 }
 
 /// Translates the committed offsets of one partition. It is led through the planned objects in their order: those that

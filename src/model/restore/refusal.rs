@@ -183,6 +183,50 @@ pub enum Refusal {
         /// The target.
         topic: String,
     },
+    /// The group reads on the target.
+    #[error(
+        "consumer group {group} is active on the target ({}); stop its members, or leave it out with groups_exclude_regex",
+        members.join(", ")
+    )]
+    GroupActive {
+        /// The group.
+        group: String,
+        /// Its members, as people know them.
+        members: Vec<String>,
+    },
+    /// The group stands elsewhere on the target.
+    #[error(
+        "consumer group {group} has committed offsets of {topic} on the target that are not the planned ones (partition \
+         {partition}: {found}, planned {planned}; {partitions} partitions); delete them, or leave the group out with \
+         groups_exclude_regex"
+    )]
+    GroupElsewhere {
+        /// The group.
+        group: String,
+        /// The target.
+        topic: String,
+        /// The first partition of which that is so.
+        partition: i32,
+        /// What is committed there.
+        found: i64,
+        /// What would be.
+        planned: i64,
+        /// Of so many partitions it is so.
+        partitions: usize,
+    },
+    /// The saved positions are of another topic than the one that is restored.
+    #[error(
+        "the saved offsets of consumer group {group} do not belong to what is restored of {topic}: {why}; leave the group \
+         out with groups_exclude_regex"
+    )]
+    GroupOfOtherTopic {
+        /// The group.
+        group: String,
+        /// The source.
+        topic: String,
+        /// Which other one.
+        why: String,
+    },
 }
 
 impl Refusal {

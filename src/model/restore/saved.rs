@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 
+use super::super::groups::plan::GroupPlan;
 use super::{PartitionPlan, Plan, Refusal, Target};
 
 /// The version of the plan that is written.
@@ -31,6 +32,9 @@ pub struct SavedPlan {
     pub request: Map<String, Value>,
     /// What is done.
     pub plan: Plan,
+    /// What is committed for consumer groups at the end, where that is asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub groups: Option<GroupPlan>,
 }
 
 /// The words of a request that say what is restored. The others (how fast, how topics are created) may be different
@@ -315,6 +319,7 @@ mod tests {
             cluster_id: "c".to_owned(),
             request: Map::new(),
             plan: plan(),
+            groups: Some(GroupPlan::default()),
         };
         let text = serde_json::to_string(&saved).unwrap();
         assert_eq!(serde_json::from_str::<SavedPlan>(&text).unwrap(), saved);

@@ -121,6 +121,11 @@ fn restore(bed: &Bed, kafka: &Arc<KafkaConfig>, target: &str) -> Restore {
         append: false,
         in_place: false,
         apply_topic_config: false,
+        consumer_groups: crate::config::ConsumerGroups::None,
+        groups: crate::config::GroupSelection {
+            include: crate::model::restore::Pattern(regex::Regex::new(".*").unwrap()),
+            exclude: None,
+        },
         rate_limit: None,
         plan: None,
         plans: bed.plans.path().to_owned(),
