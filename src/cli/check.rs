@@ -96,7 +96,16 @@ pub fn environment_checks(config: &Config) -> Vec<Finding> {
     if !config.spool_dir.starts_with(&config.state_dir) {
         folders.push(("spool.dir", config.spool_dir.as_path()));
     }
-    folders.into_iter().filter_map(|(key, folder)| writable(config, key, folder)).collect()
+    let folders = folders.into_iter().filter_map(|(key, folder)| writable(config, key, folder));
+    let http = crate::http::check(&config.http).into_iter().map(|(key, error)| Finding {
+        severity: Severity::Error,
+        layer: Layer::Environment,
+        origin: Origin::start(&config.path),
+        key: key.to_owned(),
+        what: error.what,
+        remedy: error.hint.unwrap_or_default(),
+    });
+    folders.chain(http).collect()
 }
 
 /// Whether files can be created in `folder`, or where it will be created.

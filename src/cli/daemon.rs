@@ -35,7 +35,7 @@ async fn serve(config: &Config, stop: &Stop, io: &tokio::runtime::Runtime) -> Re
     let process = Process::start(config, jobs, io.handle().clone())?;
     let ready = Ready::default();
     if let Some(listen) = config.http_listen {
-        http::serve(listen, process.clone(), &ready)?;
+        http::serve(listen, &config.http, process.clone(), &ready)?;
     }
     let supervisor = Supervisor::new(process.clone()).start();
     jobs.iter().for_each(|job| supervisor.do_send(StartJob(job.clone())));

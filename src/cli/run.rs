@@ -147,7 +147,7 @@ async fn in_system(
     let process = Process::start(config, std::slice::from_ref(job), io.handle().clone())?;
     if let Some(listen) = config.http_listen.filter(|_| !until_caught_up) {
         let ready = Ready::default();
-        http::serve(listen, process.clone(), &ready)?;
+        http::serve(listen, &config.http, process.clone(), &ready)?;
         ready.set(true);
     }
     let mut open = tokio::select! {

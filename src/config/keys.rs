@@ -63,6 +63,26 @@ pub static MAIN: &[Key] = &[
     ),
     key("memory.budget", Size(16 * MIB, TIB), Is("512MiB"), "All queues and open objects together."),
     key("http.listen", Address, Is("127.0.0.1:9748"), "Where metrics and health are served; \"\" switches it off."),
+    key(
+        "http.tls_cert_file",
+        Path,
+        Is(""),
+        "A certificate with its chain (PEM): HTTP is served over TLS then. It is read again when the file changes.",
+    ),
+    key("http.tls_key_file", Path, Is(""), "The private key of http.tls_cert_file (PEM)."),
+    key(
+        "http.tls_client_ca_file",
+        Path,
+        Is(""),
+        "Certificates (PEM) of whom clients must have theirs from; without it clients need none.",
+    ),
+    key(
+        "http.basic_auth_file",
+        Path,
+        Is(""),
+        "Who may ask over HTTP: lines USER:HASH with bcrypt hashes, as `htpasswd -B` writes them. It is read again when \
+         it changes. Without it everybody may who reaches http.listen.",
+    ),
     key("control.socket", Path, Is("/run/kafka-backup/control.sock"), "The unix socket for control."),
     key("log.level", LogLevel, Is("info"), "off, error, warn, info, debug or trace. The variable RUST_LOG wins."),
     key(

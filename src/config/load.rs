@@ -14,7 +14,7 @@ use super::job::{self, Draft, Shared};
 use super::keys::Key;
 use super::layers::{Layer, View, What};
 use super::source::{self, named, origin};
-use super::{Config, LogFormat, MAIN_FILE, StorageConfig, keys, kind, rules, store};
+use super::{Config, HttpProtection, HttpTls, LogFormat, MAIN_FILE, StorageConfig, keys, kind, rules, store};
 
 /// Which jobs are loaded with the main file.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -203,6 +203,7 @@ impl Loader {
             drain_timeout: view.value("drain_timeout", kind::span),
             memory_budget: view.value("memory.budget", kind::size),
             http_listen: view.value("http.listen", kind::address),
+            http: self.http_protection(view),
             control_socket,
             log_level: view.text("log.level"),
             log_format: match view.text("log.format").as_str() {
@@ -220,6 +221,33 @@ impl Loader {
             warnings: Vec::new(),
             unusable: BTreeMap::new(),
         }
+    }
+
+    fn http_protection(&mut self, view: &View) -> HttpProtection {
+        let file = |key: &str| Some(PathBuf::from(view.text(key))).filter(|path| !path.as_os_str().is_empty());
+        let [cert, key, client_ca] =
+            ["http.tls_cert_file", "http.tls_key_file", "http.tls_client_ca_file"].map(|key| (key, file(key)));
+        let mut lonely = |(given, _): (&str, _), missing: &str| {
+            let complaint = Complaint::new(format!("is given without {missing}"), format!("set {missing}, too"));
+            self.findings.semantics(&view.origin(given), given, complaint);
+        };
+        let tls = match (cert, key) {
+            ((_, Some(cert)), (_, Some(key))) => Some(HttpTls { cert, key, client_ca: client_ca.1 }),
+            (cert @ (_, Some(_)), (missing, None)) => {
+                lonely(cert, missing);
+                None
+            }
+            ((missing, None), key @ (_, Some(_))) => {
+                lonely(key, missing);
+                None
+            }
+            ((missing, None), (_, None)) if client_ca.1.is_some() => {
+                lonely(client_ca, missing);
+                None
+            }
+            _ => None,
+        };
+        HttpProtection { tls, basic_auth_file: file("http.basic_auth_file") }
     }
 
     fn path(&mut self, view: &View, key: &str) -> PathBuf {

@@ -60,6 +60,8 @@ pub struct Config {
     pub memory_budget: u64,
     /// Where metrics and health are served; `None` is off.
     pub http_listen: Option<SocketAddr>,
+    /// How HTTP is protected.
+    pub http: HttpProtection,
     /// The unix socket for control.
     pub control_socket: PathBuf,
     /// Log level (an `EnvFilter` directive).
@@ -140,6 +142,26 @@ impl Config {
         findings.semantics(at, "storage", complaint);
         None
     }
+}
+
+/// How metrics and health are protected; with nothing of it everybody may read them who reaches the port.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct HttpProtection {
+    /// TLS.
+    pub tls: Option<HttpTls>,
+    /// Users and bcrypt hashes of their passwords.
+    pub basic_auth_file: Option<PathBuf>,
+}
+
+/// The files of a TLS server, all PEM.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HttpTls {
+    /// The certificate with its chain.
+    pub cert: PathBuf,
+    /// Its private key.
+    pub key: PathBuf,
+    /// Clients need a certificate from one of these.
+    pub client_ca: Option<PathBuf>,
 }
 
 /// How log lines look.

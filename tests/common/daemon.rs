@@ -39,6 +39,11 @@ impl Daemon {
         self
     }
 
+    /// The port its HTTP listens on.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
     /// Status and body of a GET; `None` when nobody answers.
     pub fn get(&self, path: &str) -> Option<(u16, String)> {
         let mut stream = TcpStream::connect(("127.0.0.1", self.port)).ok()?;

@@ -10,6 +10,7 @@ mod crash;
 mod faults;
 mod groups;
 mod harness;
+mod http;
 mod limits;
 mod rebalance;
 mod restore;

@@ -108,6 +108,7 @@ impl Bed {
             drain_timeout: SOON,
             memory_budget: budget,
             http_listen: None,
+            http: crate::config::HttpProtection::default(),
             control_socket: PathBuf::new(),
             log_level: String::new(),
             log_format: LogFormat::Auto,
