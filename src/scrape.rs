@@ -129,9 +129,8 @@ fn topics(
         topic.0 = topic.0.min(at);
         topic.1 = topic.1.zip(status.lag()).map(|(sum, lag)| sum + lag);
     }
-    for literal in &job.job.topics.literal {
-        // The series exists from the moment the job does: "never" is a value, not an absence.
-        topics.entry(literal.clone()).or_insert((0.0, None));
+    for (topic, at_ms) in job.topics_without_partitions() {
+        topics.entry(topic).or_insert((at_ms.map_or(0.0, |ms| ms as f64 / 1000.0), None));
     }
     topics
 }

@@ -6,11 +6,14 @@
 //! Crash consistency: a value is inserted and flushed only after the store has acknowledged the object it names, so a
 //! value that is lost in a crash costs two requests, and one that survives is true.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use crate::error::{Error, Exit, Result};
+use crate::kafka::TopicPartition;
 use crate::metrics;
+use crate::model::watermark::Kept;
 
 const VERSION: u8 = 1;
 /// version 1, tail start 8, next offset 8, leader epoch 4, generation uuid 16, crc 4.
@@ -40,6 +43,51 @@ pub fn key(store_url: &str, topic: &str, partition: i32) -> Vec<u8> {
     key.push(0);
     key.extend_from_slice(&partition.to_be_bytes());
     key
+}
+
+/// What is protected, kept under a job's id and a topic. No store's name begins like that.
+fn protected_key(job: &str, topic: &str) -> Vec<u8> {
+    let mut key = protected_prefix(job);
+    key.extend_from_slice(topic.as_bytes());
+    key
+}
+
+fn protected_prefix(job: &str) -> Vec<u8> {
+    [b"\x01protected\0", job.as_bytes(), b"\0"].concat()
+}
+
+/// Of each partition: number 4, time 8, covered 8, generation uuid 16; behind the version and before the checksum.
+const KEPT_BYTES: usize = 36;
+
+fn encode_kept(partitions: &BTreeMap<i32, Kept>) -> Vec<u8> {
+    let mut value = vec![VERSION];
+    for (partition, kept) in partitions {
+        value.extend_from_slice(&partition.to_be_bytes());
+        value.extend_from_slice(&kept.at_ms.to_be_bytes());
+        value.extend_from_slice(&kept.covered.to_be_bytes());
+        value.extend_from_slice(uuid::Uuid::parse_str(&kept.generation).unwrap_or_default().as_bytes());
+    }
+    let crc = crc32fast::hash(&value);
+    value.extend_from_slice(&crc.to_be_bytes());
+    value
+}
+
+fn decode_kept(value: &[u8]) -> Option<BTreeMap<i32, Kept>> {
+    let (content, crc) = value.split_last_chunk::<4>()?;
+    let (version, entries) = content.split_first()?;
+    if *version != VERSION || crc32fast::hash(content).to_be_bytes() != *crc {
+        return None;
+    }
+    let entry = |bytes: &[u8]| {
+        let bytes: &[u8; KEPT_BYTES] = bytes.try_into().ok()?;
+        let kept = Kept {
+            at_ms: i64::from_be_bytes(bytes[4..12].try_into().ok()?),
+            covered: i64::from_be_bytes(bytes[12..20].try_into().ok()?),
+            generation: uuid::Uuid::from_bytes(bytes[20..].try_into().ok()?).to_string(),
+        };
+        Some((i32::from_be_bytes(bytes[..4].try_into().ok()?), kept))
+    };
+    entries.chunks(KEPT_BYTES).map(entry).collect()
 }
 
 impl Committed {
@@ -156,6 +204,32 @@ impl State {
         Ok(())
     }
 
+    /// Remembers what is protected of `topics` of a job, and makes it durable. What was remembered of other topics of it
+    /// is forgotten: they are not this process's any more.
+    pub fn keep_protected(&self, job: &str, topics: &BTreeMap<String, BTreeMap<i32, Kept>>) -> Result<(), String> {
+        let mut batch = sled::Batch::default();
+        for key in self.db.scan_prefix(protected_prefix(job)).keys() {
+            batch.remove(key.map_err(|e| e.to_string())?);
+        }
+        for (topic, partitions) in topics {
+            batch.insert(protected_key(job, topic), encode_kept(partitions));
+        }
+        self.db.apply_batch(batch).and_then(|()| self.db.flush()).map(|_| ()).map_err(|e| e.to_string())
+    }
+
+    /// What was protected of a job's partitions when that was last remembered; what is damaged is left out.
+    pub fn protected(&self, job: &str) -> BTreeMap<TopicPartition, Kept> {
+        let prefix = protected_prefix(job);
+        let mut all = BTreeMap::new();
+        for (key, value) in self.db.scan_prefix(&prefix).filter_map(Result::ok) {
+            let topic = String::from_utf8_lossy(&key[prefix.len()..]);
+            for (partition, kept) in decode_kept(&value).unwrap_or_default() {
+                all.insert(TopicPartition::new(&*topic, partition), kept);
+            }
+        }
+        all
+    }
+
     /// Where it is.
     pub fn path(&self) -> &Path {
         &self.path
@@ -219,10 +293,36 @@ mod tests {
     }
 
     #[test]
+    fn what_is_protected_survives_a_reopen_by_job() {
+        let dir = tempfile::tempdir().unwrap();
+        let kept = |at_ms| Kept { at_ms, covered: 9, generation: uuid::Uuid::from_u128(7).to_string() };
+        let state = State::open(dir.path()).unwrap();
+        let both = |at| BTreeMap::from([(0, kept(at)), (11, kept(at + 1))]);
+        state.keep_protected("job", &BTreeMap::from([("t".to_owned(), both(1)), ("u".to_owned(), both(3))])).unwrap();
+        state.keep_protected("job2", &BTreeMap::from([("t".to_owned(), both(5))])).unwrap();
+        state.keep_protected("job", &BTreeMap::from([("t".to_owned(), both(8))])).unwrap();
+        drop(state);
+        let state = State::open(dir.path()).unwrap();
+        let of = |p, at| (TopicPartition::new("t", p), kept(at));
+        assert_eq!(state.protected("job"), BTreeMap::from([of(0, 8), of(11, 9)]), "u is not remembered any more");
+        assert_eq!(state.protected("job2"), BTreeMap::from([of(0, 5), of(11, 6)]));
+        assert_eq!(state.protected("jo"), BTreeMap::new());
+    }
+
+    #[test]
     fn a_flipped_value_is_none() {
         let mut bytes = value(1).encode();
         bytes[12] ^= 1;
         assert_eq!(Committed::decode(&bytes), None);
         assert_eq!(Committed::decode(b""), None);
+        let kept = Kept { at_ms: 1, covered: 9, generation: uuid::Uuid::from_u128(7).to_string() };
+        let good = encode_kept(&BTreeMap::from([(3, kept)]));
+        assert!(decode_kept(&good).is_some());
+        for at in 0..good.len() {
+            let mut bad = good.clone();
+            bad[at] ^= 1;
+            assert_eq!(decode_kept(&bad), None, "byte {at}");
+            assert_eq!(decode_kept(&good[..at]), None, "cut at {at}");
+        }
     }
 }

@@ -106,7 +106,12 @@ impl Process {
     /// The status of `job`, from now on shown with the others.
     pub fn status(&self, job: &Arc<Job>) -> Arc<JobStatus> {
         let mut all = self.statuses.lock().unwrap_or_else(PoisonError::into_inner);
-        all.entry(job.id.clone()).or_insert_with(|| JobStatus::new(job.clone())).clone()
+        let new = || {
+            let status = JobStatus::new(job.clone());
+            status.remember(self.state.as_ref().map(|state| state.protected(&job.id)).unwrap_or_default());
+            status
+        };
+        all.entry(job.id.clone()).or_insert_with(new).clone()
     }
 
     /// Opens `job` and starts it. With `until_caught_up` it stops at what the partitions hold now, and the receiver

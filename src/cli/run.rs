@@ -145,15 +145,15 @@ async fn in_system(
 ) -> Result<Summary> {
     let began = Instant::now();
     let process = Process::start(config, std::slice::from_ref(job), io.handle().clone())?;
+    let ready = Ready::default();
     if let Some(listen) = config.http_listen.filter(|_| !until_caught_up) {
-        let ready = Ready::default();
         http::serve(listen, &config.http, process.clone(), &ready)?;
-        ready.set(true);
     }
     let mut open = tokio::select! {
         open = process.open(job, until_caught_up) => open?,
         () = stop.asked() => return Err(Error::new(stop.exit(), "asked to stop before the job had started")),
     };
+    ready.set(true);
     let reached = open.reached.take();
     let goal = async {
         match reached {
@@ -176,6 +176,7 @@ async fn in_system(
     for problem in groups.iter().flat_map(|round| &round.problems) {
         tracing::warn!(job = %job.id, problem, "the positions of consumer groups are not saved as they are now");
     }
+    ready.set(false);
     let gaps = open.status.gaps.load(Ordering::Relaxed);
     let drained = OpenJob::end(open, config.drain_timeout).await;
     process.stop();

@@ -3,6 +3,9 @@
 //! `protected` of a partition is the latest time T such that every record that was visible at T is durable. It is
 //! computed from observations "at T the log ended at E": the latest one whose E is covered. An idle partition advances
 //! with every observation; a stuck one stops at once, whatever stopped it.
+//!
+//! The answer outlives the process ([`Kept`]): what was protected before a restart still is, until something newer is
+//! known. It does not outlive the list it speaks of: in another generation, or where objects are gone, it is void.
 
 use std::collections::VecDeque;
 
@@ -15,9 +18,44 @@ pub struct Protected {
     waiting: VecDeque<(i64, i64)>,
     covered: i64,
     at_ms: Option<i64>,
+    /// Taken over from before, and not yet held against the list in the bucket.
+    kept: Option<Kept>,
+}
+
+/// What is remembered of a partition over a restart.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Kept {
+    /// Everything that was visible at this time is durable; milliseconds since 1970-01-01 UTC.
+    pub at_ms: i64,
+    /// Everything below this offset was durable.
+    pub covered: i64,
+    /// The generation (its uuid) that this was said of.
+    pub generation: String,
 }
 
 impl Protected {
+    /// The answer that was kept; void unless [`Self::begin`] finds it true.
+    pub fn remembered(kept: Kept) -> Self {
+        Self { at_ms: Some(kept.at_ms), kept: Some(kept), ..Self::default() }
+    }
+
+    /// The partition goes on in `generation`, with everything below `covered` durable. What was remembered of another
+    /// list, or of objects that are not there any more, is forgotten: "never" is better than a promise nobody can keep.
+    pub fn begin(&mut self, generation: &str, covered: i64) {
+        if let Some(kept) = self.kept.take()
+            && (kept.generation != generation || kept.covered > covered)
+        {
+            self.at_ms = None;
+        }
+    }
+
+    /// What to remember of a partition that is in `generation`.
+    pub fn keep(&self, generation: &str) -> Option<Kept> {
+        let from_before = self.kept.clone();
+        let new = |at_ms| Kept { at_ms, covered: self.covered, generation: generation.to_owned() };
+        from_before.or_else(|| self.at_ms.map(new))
+    }
+
     /// Everything below offset `covered` is durable. Never goes back.
     pub fn cover(&mut self, covered: i64) {
         self.covered = self.covered.max(covered);
@@ -58,8 +96,40 @@ impl Protected {
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
+    use rstest::rstest;
 
     use super::*;
+
+    fn kept() -> Kept {
+        Kept { at_ms: 7, covered: 10, generation: "g".to_owned() }
+    }
+
+    #[rstest]
+    #[case::the_same_list("g", 10, Some(7))]
+    #[case::longer_now("g", 12, Some(7))]
+    #[case::objects_are_gone("g", 9, None)]
+    #[case::another_generation("h", 10, None)]
+    fn what_was_protected_stays_so_where_its_objects_are(
+        #[case] generation: &str,
+        #[case] covered: i64,
+        #[case] expected: Option<i64>,
+    ) {
+        let mut p = Protected::remembered(kept());
+        assert_eq!(p.at_ms(), Some(7), "until something newer is known");
+        assert_eq!(p.keep("whatever"), Some(kept()), "a process that gets no further remembers it, too");
+        p.observe(8, 20);
+        p.begin(generation, covered);
+        p.cover(covered);
+        assert_eq!(p.at_ms(), expected);
+        p.cover(20);
+        assert_eq!(p.at_ms(), Some(8));
+        assert_eq!(p.keep("g"), Some(Kept { at_ms: 8, covered: 20, generation: "g".to_owned() }));
+    }
+
+    #[test]
+    fn nothing_known_is_nothing_to_remember() {
+        assert_eq!(Protected::default().keep("g"), None);
+    }
 
     #[test]
     fn an_idle_partition_advances_with_every_observation() {

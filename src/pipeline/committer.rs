@@ -3,7 +3,7 @@
 //!
 //! Both are hints: the bucket is the truth. So a commit that fails is said and counted, and nothing waits for it.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -13,6 +13,7 @@ use super::lane::Lane;
 use super::message::{Barrier, Durable};
 use crate::kafka::TopicPartition;
 use crate::metrics;
+use crate::model::watermark::Kept;
 use crate::state::{self, Committed, State};
 
 /// Commits are gathered for so long: one flush serves many partitions.
@@ -34,6 +35,16 @@ pub struct Register {
     pub store_url: Arc<str>,
     /// Its group member.
     pub group: Arc<dyn GroupCommit>,
+}
+
+/// Write down what is protected of a job, for the next process. Answered when that is durable, or has failed.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct Remember {
+    /// The job.
+    pub job: String,
+    /// Per topic and partition; what is missing is forgotten.
+    pub topics: BTreeMap<String, BTreeMap<i32, Kept>>,
 }
 
 /// The lane is over.
@@ -96,8 +107,7 @@ impl Committer {
             by_group.entry(id).or_insert_with(|| (group, Vec::new())).1.push(commit);
         }
         if let Some(Err(error)) = self.state.as_ref().filter(|_| !entries.is_empty()).map(|s| s.commit(&entries)) {
-            metrics::error("state", if error.contains("No space") { "disk" } else { "other" });
-            tracing::warn!(error, "local state cannot be written; the next start asks the bucket instead");
+            not_written(&error);
         }
         for (group, offsets) in by_group.into_values() {
             group.commit(&offsets);
@@ -109,6 +119,11 @@ impl Committer {
             (barrier.done)();
         }
     }
+}
+
+fn not_written(error: &str) {
+    metrics::error("state", if error.contains("No space") { "disk" } else { "other" });
+    tracing::warn!(error, "local state cannot be written; the next start asks the bucket instead");
 }
 
 impl Actor for Committer {
@@ -133,6 +148,16 @@ impl Handler<Forget> for Committer {
 
     fn handle(&mut self, Forget(lane): Forget, _: &mut Self::Context) {
         self.lanes.remove(&lane);
+    }
+}
+
+impl Handler<Remember> for Committer {
+    type Result = ();
+
+    fn handle(&mut self, Remember { job, topics }: Remember, _: &mut Self::Context) {
+        if let Some(Err(error)) = self.state.as_ref().map(|state| state.keep_protected(&job, &topics)) {
+            not_written(&error);
+        }
     }
 }
 

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use super::lane::Progress;
 use crate::config::Job;
 use crate::kafka::TopicPartition;
-use crate::model::watermark::Protected;
+use crate::model::watermark::{Kept, Protected};
 
 /// How a job is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize)]
@@ -53,6 +53,8 @@ pub struct PartitionStatus {
     pub protected: Protected,
     /// Where the log ended when it was last asked.
     pub end_offset: Option<i64>,
+    /// The generation (its uuid) of its last lane.
+    generation: String,
 }
 
 impl PartitionStatus {
@@ -75,9 +77,13 @@ pub struct JobStatus {
 #[derive(Debug, Default)]
 struct Inner {
     draining: bool,
+    /// Partitions have been assigned, be it none, since the start.
+    joined: bool,
     problems: BTreeMap<String, Problem>,
     partitions: BTreeMap<TopicPartition, PartitionStatus>,
     groups: Option<(i64, usize)>,
+    /// What was protected of partitions that are not ours now, or not yet.
+    remembered: BTreeMap<TopicPartition, Kept>,
 }
 
 impl JobStatus {
@@ -137,11 +143,51 @@ impl JobStatus {
         self.inner().problems.clone()
     }
 
-    /// A lane for `partition` began.
-    pub fn lane_began(&self, partition: &TopicPartition, progress: Arc<Progress>) {
+    /// What an earlier process knew to be protected.
+    pub fn remember(&self, kept: BTreeMap<TopicPartition, Kept>) {
+        self.inner().remembered.extend(kept);
+    }
+
+    /// What a later process should know: of each topic, what is protected of the partitions that are ours. While none
+    /// have been assigned yet, that is what was known before.
+    pub fn to_remember(&self) -> BTreeMap<String, BTreeMap<i32, Kept>> {
+        let partitions = self.partitions();
+        let inner = self.inner();
+        let ours = partitions.iter().filter_map(|(p, s)| Some((p, s.protected.keep(&s.generation)?)));
+        let before = inner.remembered.iter().filter(|_| !inner.joined).map(|(p, kept)| (p, kept.clone()));
+        let mut all: BTreeMap<String, BTreeMap<i32, Kept>> = BTreeMap::new();
+        for (partition, kept) in before.chain(ours) {
+            all.entry(partition.topic.to_string()).or_default().insert(partition.partition, kept);
+        }
+        all
+    }
+
+    /// Per topic that has no partition here: up to when it is protected, as far as is known. A topic whose partitions
+    /// all belong to other processes is theirs to report.
+    pub fn topics_without_partitions(&self) -> BTreeMap<String, Option<i64>> {
+        let inner = self.inner();
+        let has_some = |topic: &str| inner.partitions.keys().any(|p| *p.topic == *topic);
+        let mut all = BTreeMap::new();
+        for (partition, kept) in inner.remembered.iter().filter(|(p, _)| !inner.joined && !has_some(&p.topic)) {
+            let at = all.entry(partition.topic.to_string()).or_insert(Some(kept.at_ms));
+            *at = (*at).min(Some(kept.at_ms));
+        }
+        for topic in self.job.topics.literal.iter().filter(|topic| !has_some(topic)) {
+            if !inner.joined || inner.problems.contains_key(&missing(topic)) {
+                // The series exists from the moment the job does: "never" is a value, not an absence.
+                all.entry(topic.clone()).or_insert(None);
+            }
+        }
+        all
+    }
+
+    /// A lane for `partition` began, in the generation with this uuid.
+    pub fn lane_began(&self, partition: &TopicPartition, generation: &str, progress: Arc<Progress>) {
         let mut inner = self.inner();
         let status = inner.partitions.entry(partition.clone()).or_default();
         let covered = progress.covered();
+        status.protected.begin(generation, covered);
+        generation.clone_into(&mut status.generation);
         let before = status.progress.replace(progress).map_or(covered, |old| old.durable_next());
         if covered < before {
             // A new generation: the topic was created anew, or its log lost its end.
@@ -153,17 +199,34 @@ impl JobStatus {
     pub fn reset(&self) {
         let mut inner = self.inner();
         inner.problems.clear();
-        inner.partitions.clear();
+        inner.joined = false;
+        let partitions = std::mem::take(&mut inner.partitions);
+        inner.remembered =
+            partitions.into_iter().filter_map(|(p, s)| Some((p, s.protected.keep(&s.generation)?))).collect();
     }
 
-    /// A partition is ours, without a lane as yet.
-    pub fn assigned(&self, partition: &TopicPartition) {
-        self.inner().partitions.entry(partition.clone()).or_default();
+    /// Partitions are ours, besides those that are already, without lanes as yet.
+    pub fn assigned(&self, partitions: &[TopicPartition]) {
+        let mut guard = self.inner();
+        let inner = &mut *guard;
+        inner.joined = true;
+        for partition in partitions {
+            inner.partitions.entry(partition.clone()).or_insert_with(|| {
+                let kept = inner.remembered.remove(partition);
+                let protected = kept.map_or_else(Protected::default, Protected::remembered);
+                PartitionStatus { protected, ..PartitionStatus::default() }
+            });
+        }
     }
 
-    /// A partition is not ours any more.
+    /// A partition is not ours any more. It may come back at once.
     pub fn lost(&self, partition: &TopicPartition) {
-        self.inner().partitions.remove(partition);
+        let mut inner = self.inner();
+        if let Some(status) = inner.partitions.remove(partition)
+            && let Some(kept) = status.protected.keep(&status.generation)
+        {
+            inner.remembered.insert(partition.clone(), kept);
+        }
     }
 
     /// At `at_ms` the logs ended there.
@@ -208,4 +271,9 @@ impl JobStatus {
     pub fn add_gap(&self) {
         self.gaps.fetch_add(1, Ordering::Relaxed);
     }
+}
+
+/// The subject under which a topic of the job is reported that does not exist.
+pub fn missing(topic: &str) -> String {
+    format!("topic {topic}")
 }

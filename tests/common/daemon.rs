@@ -107,6 +107,11 @@ impl Daemon {
         self.end()
     }
 
+    /// SIGTERM, and no waiting.
+    pub fn ask_to_stop(&self) {
+        self.signal(Signal::TERM);
+    }
+
     /// Waits until it ends by itself.
     pub fn wait(mut self) -> ExitStatus {
         self.end()

@@ -12,6 +12,7 @@ mod groups;
 mod harness;
 mod http;
 mod limits;
+mod protected;
 mod rebalance;
 mod restore;
 mod resume;

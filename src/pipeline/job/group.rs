@@ -18,7 +18,7 @@ impl JobRunner {
             before.iter().for_each(|p| self.revoked(task, p));
         }
         self.tasks[task].assigned.extend(partitions.iter().cloned());
-        partitions.iter().for_each(|p| self.status.assigned(p));
+        self.status.assigned(&partitions);
         self.resolve(task, partitions, ctx);
         self.ask_for_ends(ctx);
     }

@@ -19,7 +19,7 @@ use futures_util::StreamExt;
 
 use self::failures::{Failures, patience};
 pub use self::groups::SaveGroups;
-use super::committer::{Forget, GroupCommit, Register};
+use super::committer::{Forget, GroupCommit, Register, Remember};
 use super::consumer::Consumer;
 use super::groups::GroupKeeper;
 use super::lane::{Lane, LaneEvent, LaneNews, Progress};
@@ -290,7 +290,7 @@ impl JobRunner {
         ctx: &mut Context<Self>,
     ) {
         let progress = Progress::new(resolved.position);
-        self.status.lane_began(&partition, progress.clone());
+        self.status.lane_began(&partition, &resolved.generation.uuid, progress.clone());
         self.unresolved.remove(&partition);
         self.under_way.remove(&partition);
         if self.failures.began(&partition, &resolved.generation.uuid) {
@@ -400,6 +400,11 @@ impl JobRunner {
             Some(why) => self.status.problem(&upload_of(partition), why, false),
             None => self.status.solved(&upload_of(partition)),
         }
+    }
+
+    /// What is protected, for the next process to begin with.
+    fn remember(&self) -> Remember {
+        Remember { job: self.job.id.clone(), topics: self.status.to_remember() }
     }
 
     /// A one-shot run: this partition has all that was there at the start.
@@ -570,8 +575,11 @@ impl Handler<Leave> for JobRunner {
         let partitions: Vec<_> = self.lanes.keys().cloned().collect();
         partitions.iter().for_each(|p| self.close(p));
         let groups: Vec<_> = self.tasks.drain(..).map(|task| task.group).collect();
+        let remembered = self.shared.committer.send(self.remember());
         ctx.stop();
         Box::pin(async move {
+            // A committer that is gone remembers nothing; the next process begins with an older answer.
+            let _ = remembered.await;
             let close = move || groups.into_iter().for_each(|g| g.close(Duration::from_secs(10)));
             let _ = tokio::task::spawn_blocking(close).await;
         })

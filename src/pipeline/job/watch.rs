@@ -12,10 +12,13 @@ use crate::metrics;
 use crate::pipeline::consumer::now_ms;
 use crate::pipeline::lane::{Lane, LaneNews};
 use crate::pipeline::resolve::Unresolved;
+use crate::pipeline::status::missing;
 use crate::pipeline::topics::{Observation, Sight};
 
 /// How often the ends of the logs are asked for.
 const ENDS_EVERY: Duration = Duration::from_secs(5);
+/// How often what is protected is written down for the next process.
+const REMEMBER_EVERY: Duration = Duration::from_secs(30);
 /// How often topics are matched against the selection.
 const TOPICS_EVERY: Duration = Duration::from_secs(10);
 /// A lane with lag and no progress for so long, while others progress, is rebuilt.
@@ -47,6 +50,7 @@ impl JobRunner {
             act.end_hopeless_run();
         });
         ctx.run_interval(TOPICS_EVERY, |act, ctx| act.ask_for_topics(ctx));
+        ctx.run_interval(REMEMBER_EVERY, |act, _| act.shared.committer.do_send(act.remember()));
         if let Some(events) = self.events.take() {
             ctx.add_stream(futures_util::stream::unfold(events, |mut events| async move {
                 let event: FromGroup = events.recv().await?;
@@ -219,7 +223,7 @@ impl Handler<Topics> for JobRunner {
         let Ok(all) = all else { return };
         let selection = &self.job.topics;
         for literal in &selection.literal {
-            let subject = format!("topic {literal}");
+            let subject = missing(literal);
             if all.contains(literal) {
                 self.status.solved(&subject);
             } else {
