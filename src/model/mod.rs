@@ -7,6 +7,7 @@ pub mod avro;
 pub mod batch;
 pub mod catalog;
 pub mod chain;
+pub mod compacted;
 pub mod groups;
 pub mod key;
 pub mod object;
