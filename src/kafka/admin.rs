@@ -159,8 +159,31 @@ impl Cluster {
         configs: &BTreeMap<String, String>,
         timeout: Duration,
     ) -> Result<(), KafkaError> {
+        self.create(name, partitions, replication_factor, configs, (timeout, false)).await
+    }
+
+    /// Asks whether a topic could be created: permissions, policies and settings are judged, nothing is done.
+    pub async fn could_create_topic(
+        &self,
+        name: &str,
+        partitions: i32,
+        replication_factor: Option<i32>,
+        configs: &BTreeMap<String, String>,
+        timeout: Duration,
+    ) -> Result<(), KafkaError> {
+        self.create(name, partitions, replication_factor, configs, (timeout, true)).await
+    }
+
+    async fn create(
+        &self,
+        name: &str,
+        partitions: i32,
+        replication_factor: Option<i32>,
+        configs: &BTreeMap<String, String>,
+        how: (Duration, bool),
+    ) -> Result<(), KafkaError> {
         let (name, configs) = (name.to_owned(), configs.clone());
-        self.ask(move |client| create_topic(client, &name, partitions, replication_factor, &configs, timeout)).await
+        self.ask(move |client| create_topic(client, &name, partitions, replication_factor, &configs, how)).await
     }
 }
 
@@ -314,19 +337,8 @@ fn describe(client: &Client, topics: &[String], timeout: Duration) -> Result<Des
     if is_mock(client, timeout)? {
         return describe_by_metadata(client, topics, timeout);
     }
-    let operation = "describe topics";
-    let unique: BTreeSet<&String> = topics.iter().collect();
-    let names = unique.iter().map(|t| c_string(operation, t)).collect::<Result<Vec<CString>, _>>()?;
-    let mut pointers: Vec<*const c_char> = names.iter().map(|n| n.as_ptr()).collect();
     let options = Options::new(client, rd_kafka_admin_op_t::RD_KAFKA_ADMIN_OP_DESCRIBETOPICS, timeout);
-    let answer = Answer::wait(client, operation, |queue| {
-        // SAFETY: names are copied into the collection, the collection into the request.
-        unsafe {
-            let collection = rd_kafka_TopicCollection_of_topic_names(pointers.as_mut_ptr(), pointers.len());
-            rd_kafka_DescribeTopics(client.ptr(), collection, options.ptr(), queue);
-            rd_kafka_TopicCollection_destroy(collection);
-        }
-    })?;
+    let answer = describe_answer(client, topics, &options)?;
     let mut count = 0;
     // SAFETY: the answer to this call; what it returns lives as long as the answer.
     let list = unsafe {
@@ -334,6 +346,22 @@ fn describe(client: &Client, topics: &[String], timeout: Duration) -> Result<Des
         array(rd_kafka_DescribeTopics_result_topics(result, &mut count), count)
     };
     Ok(list.iter().map(|&topic| topic_state(topic)).collect())
+}
+
+/// The answer to DescribeTopics.
+pub(super) fn describe_answer(client: &Client, topics: &[String], options: &Options) -> Result<Answer, KafkaError> {
+    let operation = "describe topics";
+    let unique: BTreeSet<&String> = topics.iter().collect();
+    let names = unique.iter().map(|t| c_string(operation, t)).collect::<Result<Vec<CString>, _>>()?;
+    let mut pointers: Vec<*const c_char> = names.iter().map(|n| n.as_ptr()).collect();
+    Answer::wait(client, operation, |queue| {
+        // SAFETY: names are copied into the collection, the collection into the request.
+        unsafe {
+            let collection = rd_kafka_TopicCollection_of_topic_names(pointers.as_mut_ptr(), pointers.len());
+            rd_kafka_DescribeTopics(client.ptr(), collection, options.ptr(), queue);
+            rd_kafka_TopicCollection_destroy(collection);
+        }
+    })
 }
 
 fn topic_state(topic: *const rd_kafka_TopicDescription_t) -> (String, Result<TopicState, KafkaError>) {
@@ -487,7 +515,7 @@ fn create_topic(
     partitions: i32,
     replication_factor: Option<i32>,
     configs: &BTreeMap<String, String>,
-    timeout: Duration,
+    (timeout, only_asked): (Duration, bool),
 ) -> Result<(), KafkaError> {
     let operation = format!("create topic {name}");
     let c_name = c_string(&operation, name)?;
@@ -508,6 +536,10 @@ fn create_topic(
         unsafe { rd_kafka_NewTopic_set_config(topic, key.as_ptr(), value.as_ptr()) };
     }
     let options = Options::new(client, rd_kafka_admin_op_t::RD_KAFKA_ADMIN_OP_CREATETOPICS, timeout);
+    // SAFETY: valid options and a buffer with its length; it fails for other operations only.
+    unsafe {
+        rd_kafka_AdminOptions_set_validate_only(options.ptr(), only_asked.into(), text.as_mut_ptr(), text.len());
+    }
     // SAFETY: the topic is copied into the request.
     let answer = Answer::wait(client, &operation, |queue| unsafe {
         rd_kafka_CreateTopics(client.ptr(), &mut topic, 1, options.ptr(), queue);

@@ -10,6 +10,7 @@ pub mod consumer;
 mod ffi;
 pub mod groups;
 pub mod mock;
+pub mod permissions;
 pub mod producer;
 pub mod queue;
 pub mod reader;

@@ -66,6 +66,37 @@ pub struct TargetTopic {
     pub offsets: Vec<(i64, i64)>,
     /// Its settings, defaults included.
     pub config: BTreeMap<String, String>,
+    /// What the user may not do with it.
+    pub denied: Denied,
+}
+
+/// What the user may not do with a topic. A broker that does not tell denies nothing as yet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Denied {
+    /// Produce: WRITE.
+    pub write: bool,
+    /// Consume: READ.
+    pub read: bool,
+    /// Change its settings: ALTER_CONFIGS.
+    pub alter_configs: bool,
+}
+
+impl Denied {
+    /// Refuses what cannot be done at all without a permission, and warns of what cannot be done later.
+    pub fn check(self, topic: &str, apply_topic_config: bool, refusals: &mut Vec<Refusal>, warnings: &mut Vec<String>) {
+        let mut refuse = |denied: bool, permission: &'static str| {
+            if denied {
+                refusals.push(Refusal::NotPermitted { topic: topic.to_owned(), permission });
+            }
+        };
+        refuse(self.write, "WRITE");
+        refuse(self.alter_configs && apply_topic_config, "ALTER_CONFIGS");
+        if self.read {
+            warnings.push(format!(
+                "{topic}: this user has no READ permission, so that a restore that is interrupted cannot be gone on with"
+            ));
+        }
+    }
 }
 
 /// What a restore will do.
@@ -120,6 +151,9 @@ pub struct PartitionPlan {
     pub objects: Vec<Take>,
     /// Offsets that nobody has.
     pub holes: Vec<Hole>,
+    /// Objects that repeat offsets of those before them; what they repeat is left out.
+    #[serde(default)]
+    pub overlaps: u64,
     /// Only records of this time.
     pub times: Times,
     /// Records of the objects that say how many they have and are taken whole: so many at least, and exactly so many
@@ -334,6 +368,7 @@ impl PartitionPlan {
             base_offset,
             objects: Vec::new(),
             holes: Vec::new(),
+            overlaps: 0,
             times,
             records: 0,
             records_at_most: Some(0),
@@ -383,11 +418,19 @@ impl PartitionPlan {
             }
         }
         // What nobody asked for is not missed.
-        let holes = walk.finish().holes.into_iter().map(|hole| {
+        let walk = walk.finish();
+        self.overlaps = walk.overlaps;
+        let holes = walk.holes.into_iter().map(|hole| {
             let range = window::intersect(&(hole.from..hole.until), offsets);
             Hole { from: range.start, until: range.end, ..hole }
         });
         self.holes = holes.filter(|hole| hole.from < hole.until).collect();
+    }
+
+    /// The source offsets that the objects are taken for; without an end where the last one does not say its own.
+    pub fn offsets(&self) -> Option<(i64, Option<i64>)> {
+        let (first, last) = (self.objects.first()?, self.objects.last()?);
+        Some((first.from, (last.until < i64::MAX).then_some(last.until)))
     }
 
     fn take(&mut self, object: &StoredObject, range: Range<i64>, countable: bool) {
@@ -460,6 +503,7 @@ fn check_target(
         return;
     };
     check_offsets(request, plan, existing, refusals, warnings);
+    existing.denied.check(&name, request.apply_topic_config, refusals, warnings);
     limits::check(&name, &plan.needs, &existing.config, request.now_ms, refusals, warnings);
 }
 

@@ -2,13 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
 use std::time::Instant;
 
 use futures_util::{StreamExt, stream};
 use tokio::sync::{mpsc, oneshot};
 
-use super::fetch::{Throttle, fetch};
+use super::fetch::{Source, Throttle, fetch};
+use super::progress::Progress;
 use super::report::{PartitionReport, Report};
 use super::resume::Resumed;
 use super::stop::Stop;
@@ -34,8 +34,8 @@ pub struct Act {
 }
 
 impl Act {
-    /// Restores every partition that has objects. `records` counts deliveries while it runs.
-    pub async fn run(&self, plan: &Plan, records: Arc<AtomicU64>) -> Result<Report> {
+    /// Restores every partition that has objects. `progress` is told while it runs.
+    pub async fn run(&self, plan: &Plan, progress: &Arc<Progress>) -> Result<Report> {
         let began = Instant::now();
         let mut work: Vec<(&TopicPlan, &PartitionPlan)> = plan
             .topics
@@ -48,7 +48,7 @@ impl Act {
         let mut partitions: Vec<PartitionReport> = Vec::with_capacity(work.len());
         let (mut not_begun, mut not_begun_records) = (0, 0);
         let mut running = stream::iter(work)
-            .map(|(topic, partition)| self.partition(topic, partition, records.clone()))
+            .map(|(topic, partition)| self.partition(topic, partition, progress))
             .buffer_unordered(self.tasks_max.max(1));
         while let Some(done) = running.next().await {
             match done? {
@@ -72,7 +72,7 @@ impl Act {
         })
     }
 
-    async fn partition(&self, topic: &TopicPlan, plan: &PartitionPlan, records: Arc<AtomicU64>) -> Result<Done> {
+    async fn partition(&self, topic: &TopicPlan, plan: &PartitionPlan, progress: &Arc<Progress>) -> Result<Done> {
         let resumed = self.resumed.get(&(topic.target.clone(), plan.partition)).copied().unwrap_or_default();
         if self.stop.asked().is_some() {
             return Ok(match resumed.done {
@@ -81,7 +81,7 @@ impl Act {
             });
         }
         let start = plan.start(resumed.done);
-        let ledger = Arc::new(Ledger::new(plan.base_offset + resumed.done as i64, records));
+        let ledger = Arc::new(Ledger::new(plan.base_offset + resumed.done as i64, progress.records.clone()));
         let name = format!("{}/{}", topic.target, plan.partition);
         let sink = match self.sinks.open(&topic.target, plan.partition, ledger.clone()) {
             Ok(sink) => sink,
@@ -99,8 +99,11 @@ impl Act {
             // The receiver is gone only when the restore itself is.
             .spawn(move || _ = ended.send(writer.run(received)))
             .map_err(|error| Error::new(Exit::Failed, "cannot start a thread").because(error))?;
-        let fetched = fetch(self.store.clone(), shared, start.object, pieces, self.throttle.clone(), self.stop.clone());
+        progress.begins(&name, plan, start.object);
+        let source = Source { store: self.store.clone(), throttle: self.throttle.clone(), progress: progress.clone() };
+        let fetched = fetch(source, shared, start.object, pieces, self.stop.clone());
         let ((), outcome) = tokio::join!(fetched, end);
+        progress.ends(&name);
         let outcome = outcome.unwrap_or_else(|_| Outcome::failed(resumed.done, Failure::Died(name.clone())));
         match &outcome.failure {
             None => tracing::info!(partition = name, records = outcome.delivered, "partition restored"),

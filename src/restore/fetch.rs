@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use tokio::sync::mpsc;
 
+use super::progress::Progress;
 use super::stop::Stop;
 use crate::model::restore::{PartitionPlan, Take};
 use crate::storage::retry::retry;
@@ -35,21 +36,31 @@ pub struct Piece {
     pub last: bool,
 }
 
-/// Sends the bytes of the objects of `plan` in order, from number `first` on, until there are no more, one cannot be read, a stop is asked for
-/// or nobody wants them any longer.
+/// Where objects are read, how fast, and who is told.
+pub struct Source {
+    /// The store.
+    pub store: Arc<dyn Store>,
+    /// Bytes per second.
+    pub throttle: Arc<Throttle>,
+    /// How far the restore is.
+    pub progress: Arc<Progress>,
+}
+
+/// Sends the bytes of the objects of `plan` in order, from number `first` on, until there are no more, one cannot be
+/// read, a stop is asked for or nobody wants them any longer.
 pub async fn fetch(
-    store: Arc<dyn Store>,
+    source: Source,
     plan: Arc<PartitionPlan>,
     first: usize,
     pieces: mpsc::Sender<Result<Piece, StoreError>>,
-    throttle: Arc<Throttle>,
     stop: Stop,
 ) {
     let all = async {
         for (index, take) in plan.objects.iter().enumerate().skip(first) {
             let mut object = Pieces::of(index, take);
-            while let Some(piece) = object.next(&store, &throttle).await {
+            while let Some(piece) = object.next(&source.store, &source.throttle).await {
                 let failed = piece.is_err();
+                source.progress.read(piece.as_ref().map_or(0, |piece| piece.bytes.len() as u64));
                 if pieces.send(piece).await.is_err() || failed {
                     return;
                 }

@@ -18,6 +18,7 @@ pub mod gather;
 pub mod groups;
 mod header;
 pub mod plan_file;
+pub mod progress;
 pub mod report;
 pub mod resume;
 mod settings;
@@ -38,7 +39,8 @@ use serde_json::{Map, Value, json};
 use self::fetch::Throttle;
 use self::groups::GroupReport;
 use self::plan_file::PlanFile;
-use self::report::{Progress, print, rfc3339};
+use self::progress::Progress;
+use self::report::{print, rfc3339};
 use self::resume::Resumed;
 use self::stop::Stop;
 use self::target::{KafkaSinks, KafkaTarget};
@@ -195,7 +197,7 @@ pub async fn run(restore: Restore, stop: Stop) -> Result<Exit> {
     }
     warn(&saved.plan.warnings, restore.json)?;
     if resumed.is_none() {
-        facts.topics.extend(create(&target, &saved.plan, restore.json).await?.topics);
+        facts.topics.extend(create(&target, &saved.plan, &restore).await?.topics);
         for topic in &mut saved.plan.topics {
             topic.target_id = facts.topics.get(&topic.target).and_then(|found| found.id.clone());
         }
@@ -205,7 +207,7 @@ pub async fn run(restore: Restore, stop: Stop) -> Result<Exit> {
         }
     }
     let resumed = resumed.unwrap_or_default();
-    let progress = Progress::new(&saved.plan, resumed.values().map(|resumed| resumed.done).sum());
+    let progress = Arc::new(Progress::new(&saved.plan, resumed.values().map(|resumed| resumed.done).sum()));
     let act = act::Act {
         store: restore.store.clone(),
         sinks: Arc::new(KafkaSinks::new(restore.kafka.clone(), &saved.plan, &facts)),
@@ -215,9 +217,10 @@ pub async fn run(restore: Restore, stop: Stop) -> Result<Exit> {
         stop,
     };
     let mut report = tokio::select! {
-        report = act.run(&saved.plan, progress.records.clone()) => report?,
+        report = act.run(&saved.plan, &progress) => report?,
         () = progress.show() => unreachable!("progress is shown until it is dropped"),
     };
+    progress.clear();
     let is_wanted = restore.apply_topic_config && report.exit() == Exit::Ok;
     let refused = if is_wanted { settings::apply(&target, &saved.plan, restore.json).await } else { Ok(0) };
     let mode = restore.consumer_groups;
@@ -277,6 +280,7 @@ async fn prepare(restore: &Restore, throttle: &Throttle) -> Result<Prepared> {
     let (mappings, catalog) = look(restore).await?;
     let facts = target.facts(&mappings.iter().map(|mapping| mapping.target.clone()).collect()).await?;
     let mut plan = decide(restore, mappings, &catalog, &facts)?;
+    can_create(&target, &plan, restore.json).await?;
     if restore.append {
         let warning = "if_not_empty = \"append\": a restore that is interrupted cannot be gone on with";
         plan.warnings.push(warning.to_owned());
@@ -320,7 +324,7 @@ async fn plan_groups(
 async fn check_groups(restore: &Restore, target: &KafkaTarget, plan: &mut Plan, groups: &GroupPlan) -> Result<()> {
     let against = groups::refusals(target, groups).await?;
     match restore.consumer_groups {
-        ConsumerGroups::Apply if !against.is_empty() => return Err(refused(against)),
+        ConsumerGroups::Apply if !against.is_empty() => return Err(refuse(against, restore.json)),
         _ => plan.warnings.extend(groups::warnings(against)),
     }
     Ok(())
@@ -357,7 +361,7 @@ async fn go_on_with_groups(
 /// Which topics are wanted, and what the store holds of them.
 async fn look(restore: &Restore) -> Result<(Vec<Mapping>, Catalog)> {
     let available = gather::topics(&restore.store).await?;
-    let mappings = restore.selection.resolve(&available).map_err(refused)?;
+    let mappings = restore.selection.resolve(&available).map_err(|refusals| refuse(refusals, restore.json))?;
     let mut catalog = Catalog::default();
     for source in mappings.iter().map(|mapping| &mapping.source).collect::<BTreeSet<_>>() {
         let Some(mut backup) = gather::outline(&restore.store, source).await? else { continue };
@@ -386,12 +390,23 @@ fn decide(restore: &Restore, topics: Vec<Mapping>, catalog: &Catalog, target: &T
         apply_topic_config: restore.apply_topic_config,
         now_ms: now_ms(),
     };
-    model::plan(&request, catalog, target).map_err(refused)
+    model::plan(&request, catalog, target).map_err(|refusals| refuse(refusals, restore.json))
+}
+
+/// Asks the brokers whether everything that must be created can be.
+async fn can_create(target: &KafkaTarget, plan: &Plan, json: bool) -> Result<()> {
+    let mut refusals = Vec::new();
+    for topic in &plan.topics {
+        if let Some(create) = &topic.create {
+            refusals.extend(target.could_create(&topic.target, create).await?);
+        }
+    }
+    if refusals.is_empty() { Ok(()) } else { Err(refuse(refusals, json)) }
 }
 
 /// Creates what must be created, and holds the created topics to the same limits as those that were there: the
 /// broker's defaults may be stricter than the settings we give.
-async fn create(target: &KafkaTarget, plan: &Plan, json: bool) -> Result<Target> {
+async fn create(target: &KafkaTarget, plan: &Plan, restore: &Restore) -> Result<Target> {
     let mut created = Vec::new();
     for topic in &plan.topics {
         if let Some(create) = &topic.create {
@@ -408,9 +423,21 @@ async fn create(target: &KafkaTarget, plan: &Plan, json: bool) -> Result<Target>
             continue;
         };
         model::limits::check(&topic.target, &topic.needs, &found.config, now_ms(), &mut refusals, &mut warnings);
+        found.denied.check(&topic.target, restore.apply_topic_config, &mut refusals, &mut warnings);
     }
-    warn(&warnings, json)?;
-    if refusals.is_empty() { Ok(facts) } else { Err(refused(refusals)) }
+    warn(&warnings, restore.json)?;
+    if refusals.is_empty() { Ok(facts) } else { Err(refuse(refusals, restore.json)) }
+}
+
+/// The same with a line for each, for programs.
+fn refuse(refusals: Vec<Refusal>, json: bool) -> Error {
+    for refusal in refusals.iter().filter(|_| json) {
+        let line = json!({ "message_type": "refusal", "message": refusal.to_string() });
+        if let Err(error) = print(&line.to_string()) {
+            return error;
+        }
+    }
+    refused(refusals)
 }
 
 /// All refusals as one error. "Not found" only when that is all that is wrong.

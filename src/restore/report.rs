@@ -1,10 +1,7 @@
 //! What a restore tells: the plan, progress while it runs, and what came of it.
 
 use std::fmt::Write as _;
-use std::io::{ErrorKind, IsTerminal, Write as _};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::io::{ErrorKind, Write as _};
 
 use serde_json::json;
 
@@ -199,7 +196,7 @@ impl Report {
 
 /// The plan for a person.
 pub fn plan_text(plan: &Plan) -> String {
-    let header = ["SOURCE", "TARGET", "OBJECTS", "RECORDS", "BYTES", "FROM", "UNTIL", "HOLES"];
+    let header = ["SOURCE", "TARGET", "OBJECTS", "OFFSETS", "RECORDS", "BYTES", "FROM", "UNTIL", "HOLES", "OVERLAPS"];
     let mut rows = vec![header.map(str::to_owned)];
     let mut notes = String::new();
     for topic in &plan.topics {
@@ -209,11 +206,13 @@ pub fn plan_text(plan: &Plan) -> String {
                 format!("{}/{}", topic.source, p.partition),
                 format!("{}/{}", topic.target, p.partition),
                 p.objects.len().to_string(),
+                offsets(p),
                 bounds(p.records, p.records_at_most),
                 size(p.bytes),
                 time(p.timestamps.map(|t| t.0)),
                 time(p.timestamps.map(|t| t.1)),
                 p.holes.len().to_string(),
+                p.overlaps.to_string(),
             ]);
         }
         if let Some(create) = &topic.create {
@@ -251,6 +250,15 @@ pub fn plan_text(plan: &Plan) -> String {
         + &format!("{records} records in {partitions} partitions, {objects} objects, {}", size(totals.bytes))
 }
 
+/// From the first offset to the last one.
+fn offsets(plan: &PartitionPlan) -> String {
+    match plan.offsets() {
+        Some((first, Some(end))) => format!("{first} to {}", end - 1),
+        Some((first, None)) => format!("from {first}"),
+        None => "-".to_owned(),
+    }
+}
+
 /// A number of records that is known exactly, between two limits, or only from below.
 fn bounds(least: u64, most: Option<u64>) -> String {
     match most {
@@ -276,54 +284,6 @@ pub fn table<const N: usize>(rows: &[[String; N]]) -> String {
 /// A number of bytes for a person.
 pub fn size(bytes: u64) -> String {
     bytesize::ByteSize(bytes).display().iec().to_string()
-}
-
-/// What is shown while a restore runs.
-#[derive(Debug)]
-pub struct Progress {
-    /// Records delivered.
-    pub records: Arc<AtomicU64>,
-    /// Records planned, as far as known.
-    pub planned: u64,
-    /// Records that were there before.
-    before: u64,
-}
-
-impl Progress {
-    /// Nothing delivered but what was there before.
-    pub fn new(plan: &Plan, before: u64) -> Self {
-        Self { records: Arc::new(AtomicU64::new(before)), planned: plan.totals().records, before }
-    }
-
-    /// Shows progress on stderr until it is dropped: in place on a terminal, a line a minute elsewhere.
-    pub async fn show(&self) {
-        let (terminal, began) = (std::io::stderr().is_terminal(), Instant::now());
-        let every = Duration::from_secs(if terminal { 1 } else { 60 });
-        loop {
-            tokio::time::sleep(every).await;
-            let line = self.line(began.elapsed().as_secs_f64());
-            // Nobody to read it is no reason to stop.
-            _ = if terminal {
-                write!(std::io::stderr(), "\r{line}\x1b[K")
-            } else {
-                writeln!(std::io::stderr(), "{line}")
-            };
-        }
-    }
-
-    fn line(&self, seconds: f64) -> String {
-        let records = self.records.load(Ordering::Relaxed);
-        let rate = records.saturating_sub(self.before) as f64 / seconds.max(0.001);
-        let mut line = format!("{records} records, {rate:.0}/s");
-        if self.planned >= records && self.planned > 0 {
-            let left = self.planned - records;
-            line = format!("{:.0} %, {line}", records as f64 * 100.0 / self.planned as f64);
-            if seconds >= 5.0 && rate > 0.0 {
-                _ = write!(line, ", {:.0} s left", left as f64 / rate); // a String takes everything
-            }
-        }
-        line
-    }
 }
 
 /// One result on stdout. A reader that has seen enough (`| head`) is no error.

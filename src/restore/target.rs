@@ -9,12 +9,13 @@ use crate::config::{Isolation, KafkaConfig, Property};
 use crate::error::{Error, Exit, Result};
 use crate::kafka::admin::{Cluster, End, TIMEOUT};
 use crate::kafka::groups::Activity;
+use crate::kafka::permissions::Permissions;
 use crate::kafka::producer::{ProducerSettings, RestoreProducer, SendError, TopicHandle};
 use crate::kafka::{KafkaError, Kind, TopicPartition};
 use crate::model::batch::Record;
 use crate::model::groups::plan::Commit;
 use crate::model::groups::target::TargetGroup;
-use crate::model::restore::{Create, Plan, Target, TargetTopic};
+use crate::model::restore::{Create, Denied, Plan, Refusal, Target, TargetTopic};
 
 /// How long a created topic may take to be known everywhere.
 const SETTLE: Duration = Duration::from_secs(30);
@@ -56,12 +57,14 @@ impl KafkaTarget {
         let names: Vec<String> = existing.iter().map(|topic| topic.name.clone()).collect();
         let configs = self.cluster.topic_configs(&names, TIMEOUT).await.map_err(failed)?;
         let mut ids = self.ids(&names).await.map_err(failed)?;
+        let permissions = self.cluster.permissions(&names, TIMEOUT).await.map_err(failed)?;
         for topic in existing {
             let offsets = self.offsets(&topic.name, topic.partitions).await.map_err(failed)?;
             let config = configs.get(&topic.name).into_iter().flatten();
             let config = config.filter_map(|(name, entry)| Some((name.clone(), entry.value.clone()?))).collect();
             let id = ids.remove(&topic.name);
-            target.topics.insert(topic.name, TargetTopic { id, offsets, config });
+            let denied = permissions.get(&topic.name).map_or_else(Denied::default, denied);
+            target.topics.insert(topic.name, TargetTopic { id, offsets, config, denied });
         }
         Ok(target)
     }
@@ -156,6 +159,19 @@ impl KafkaTarget {
         self.cluster.alter_topic(topic, changes, TIMEOUT).await
     }
 
+    /// What the broker has against creating a topic, without creating it.
+    pub async fn could_create(&self, topic: &str, create: &Create) -> Result<Option<Refusal>> {
+        let (partitions, replicas) = (create.partitions as i32, create.replication_factor);
+        match self.cluster.could_create_topic(topic, partitions, replicas, &create.config, TIMEOUT).await {
+            Ok(()) => Ok(None),
+            Err(error) if matches!(error.kind, Kind::Timeout | Kind::Unavailable) => Err(failed(error)),
+            Err(error) => {
+                let (topic, denied) = (topic.to_owned(), error.kind == Kind::Auth);
+                Ok(Some(Refusal::CannotCreate { topic, why: error.message, denied }))
+            }
+        }
+    }
+
     /// Creates a topic and waits until all of it can be asked for.
     pub async fn create(&self, topic: &str, create: &Create) -> Result<()> {
         let created = self.cluster.create_topic(
@@ -174,6 +190,11 @@ impl KafkaTarget {
         })?;
         self.offsets(topic, create.partitions as i32).await.map(drop).map_err(failed)
     }
+}
+
+fn denied(permissions: &Permissions) -> Denied {
+    let Permissions { write, read, alter_configs } = *permissions;
+    Denied { write: !write, read: !read, alter_configs: !alter_configs }
 }
 
 /// Producers for the partitions of a plan, one each: one that fails takes no other with it.

@@ -95,6 +95,14 @@ impl Daemon {
         self.child.try_wait().unwrap().is_none()
     }
 
+    /// Whether it has ended; does not wait for it.
+    pub fn has_ended(&self) -> bool {
+        let pid = Pid::from_child(&self.child);
+        let status = std::fs::read_to_string(format!("/proc/{}/stat", pid.as_raw_nonzero())).unwrap_or_default();
+        // What has ended and was not waited for is a zombie.
+        status.rsplit_once(") ").is_none_or(|(_, state)| state.starts_with('Z'))
+    }
+
     /// SIGKILL.
     pub fn kill(mut self) {
         self.signal(Signal::KILL);

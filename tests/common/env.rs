@@ -157,6 +157,15 @@ impl Env {
         Output::of(command)
     }
 
+    /// Runs `kafka-backup ARGS` on a terminal of its own; what it shows there is in `stdout`.
+    pub fn on_a_terminal(&self, args: &[&str]) -> Output {
+        let config = self.write("a", "");
+        let mut command = self.command_with("script".as_ref(), &config);
+        let quoted: Vec<String> = [PROGRAM].iter().chain(args).map(|word| format!("'{word}'")).collect();
+        command.args(["--quiet", "--return", "--command", &quoted.join(" "), "/dev/null"]);
+        Output::of(command)
+    }
+
     /// Backs a job up to the ends its partitions have now; panics when that fails.
     pub fn back_up(&self, job: &str) -> serde_json::Value {
         self.try_back_up(job).success()

@@ -54,8 +54,13 @@ pub const SECRET_KEY: &str = "SKTESTSKTEST";
 
 /// Starts servers in a folder of ours and returns the last line of what the script says: their address.
 fn up(name: &str, what: &str, folder: &str, args: &[&str]) -> String {
+    up_with(name, what, folder, args, "")
+}
+
+/// The same with further settings of the brokers, as `key=value;key=value`.
+fn up_with(name: &str, what: &str, folder: &str, args: &[&str], settings: &str) -> String {
     let mut command = Command::new(script(name));
-    command.arg(what).arg(OWNED.dir.path().join(folder)).args(args);
+    command.arg(what).arg(OWNED.dir.path().join(folder)).args(args).env("KAFKA_EXTRA", settings);
     run(command).lines().last().expect("the script prints the address").to_owned()
 }
 
@@ -91,8 +96,13 @@ pub struct Cluster {
 impl Cluster {
     /// Starts `brokers` brokers.
     pub fn start(brokers: u32) -> Self {
+        Self::start_with(brokers, "")
+    }
+
+    /// Starts `brokers` brokers with further settings, as `key=value;key=value`.
+    pub fn start_with(brokers: u32, settings: &str) -> Self {
         let folder = super::unique("kafka");
-        let bootstrap = up("kafka.sh", "up", &folder, &[&brokers.to_string()]);
+        let bootstrap = up_with("kafka.sh", "up", &folder, &[&brokers.to_string()], settings);
         Self { dir: OWNED.dir.path().join(folder), bootstrap }
     }
 

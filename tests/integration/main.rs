@@ -15,5 +15,6 @@ mod limits;
 mod protected;
 mod rebalance;
 mod restore;
+mod restore_target;
 mod resume;
 mod roundtrip;

@@ -125,6 +125,24 @@ pub enum Refusal {
         /// Partitions needed.
         needed: u32,
     },
+    /// The user may not do what must be done.
+    #[error("this user has no {permission} permission on target topic {topic}; grant it, or restore as another user")]
+    NotPermitted {
+        /// The target.
+        topic: String,
+        /// As Kafka's ACLs call it.
+        permission: &'static str,
+    },
+    /// The target cannot be created.
+    #[error("target topic {topic} cannot be created: {why}")]
+    CannotCreate {
+        /// The target.
+        topic: String,
+        /// What the broker says.
+        why: String,
+        /// For lack of a permission.
+        denied: bool,
+    },
     /// The target does not take the largest record.
     #[error(
         "target topic {topic} takes {limit} bytes (max.message.bytes), the largest record has {largest}; set max.message.bytes to at least {needed}"
@@ -239,6 +257,7 @@ impl Refusal {
             | Self::NoSuchPartition { .. }
             | Self::NothingMatched => Exit::NotFound,
             Self::BadObject { .. } => Exit::ProblemFound,
+            Self::NotPermitted { .. } | Self::CannotCreate { denied: true, .. } => Exit::Auth,
             _ => Exit::Failed,
         }
     }

@@ -249,7 +249,8 @@ mod tests {
     }
 
     fn target(id: Option<&str>, offsets: &[(i64, i64)]) -> Target {
-        let topic = TargetTopic { id: id.map(str::to_owned), offsets: offsets.to_vec(), config: BTreeMap::new() };
+        let id = id.map(str::to_owned);
+        let topic = TargetTopic { id, offsets: offsets.to_vec(), ..TargetTopic::default() };
         Target { cluster_id: "c".to_owned(), topics: BTreeMap::from([("copy".to_owned(), topic)]) }
     }
 

@@ -77,7 +77,7 @@ fn catalog(partitions: u32, objects: Vec<(i32, Vec<StoredObject>)>) -> Catalog {
 
 fn target(offsets: &[(i64, i64)], config: &[(&str, &str)]) -> Target {
     let config = config.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
-    let topic = TargetTopic { id: None, offsets: offsets.to_vec(), config };
+    let topic = TargetTopic { id: None, offsets: offsets.to_vec(), config, denied: Denied::default() };
     Target { cluster_id: "target-cluster".to_owned(), topics: BTreeMap::from([("t".to_owned(), topic)]) }
 }
 
@@ -166,6 +166,39 @@ fn refuses(#[case] target: Target, #[case] expected: &str) {
 fn warns(#[case] config: &[(&str, &str)], #[case] expected: &str) {
     let plan = plan(&request(&[("t", "t")]), &one_object(), &target(&[(0, 0)], config)).unwrap();
     assert!(plan.warnings.iter().any(|w| w.contains(expected)), "{:?}", plan.warnings);
+}
+
+#[rstest]
+#[case::write(Denied { write: true, ..Denied::default() }, false, &["no WRITE permission"], 0)]
+#[case::settings(Denied { alter_configs: true, ..Denied::default() }, true, &["no ALTER_CONFIGS permission"], 0)]
+#[case::settings_are_left_alone(Denied { alter_configs: true, ..Denied::default() }, false, &[], 0)]
+#[case::read(Denied { read: true, ..Denied::default() }, false, &[], 1)]
+fn permissions_are_part_of_the_target(
+    #[case] denied: Denied,
+    #[case] apply_topic_config: bool,
+    #[case] refused: &[&str],
+    #[case] warnings: usize,
+) {
+    let mut target = target(&[(0, 0)], &[]);
+    target.topics.values_mut().for_each(|topic| topic.denied = denied);
+    let request = Request { apply_topic_config, ..request(&[("t", "t")]) };
+    match plan(&request, &one_object(), &target) {
+        Ok(plan) => assert_eq!((refused.len(), plan.warnings.len()), (0, warnings), "{:?}", plan.warnings),
+        Err(refusals) => {
+            let said: Vec<String> = refusals.iter().map(ToString::to_string).collect();
+            assert_eq!(said.len(), refused.len(), "{said:?}");
+            assert!(said.iter().zip(refused).all(|(said, word)| said.contains(word)), "{said:?}");
+            assert!(refusals.iter().all(|refusal| refusal.exit() == crate::error::Exit::Auth));
+        }
+    }
+}
+
+#[test]
+fn what_overlaps_is_counted() {
+    let catalog = catalog(1, vec![(0, vec![ours(0, 10, 10), ours(5, 20, 15)])]);
+    let plan = plan(&request(&[("t", "copy")]), &catalog, &Target::default()).unwrap();
+    let partition = &plan.topics[0].partitions[0];
+    assert_eq!((partition.overlaps, partition.offsets()), (1, Some((0, Some(20)))));
 }
 
 #[test]

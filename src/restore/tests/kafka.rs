@@ -84,7 +84,7 @@ async fn onto_the_mock_cluster_and_back() {
     let mock = MockKafka::start(&[("copy", 3)]).unwrap();
     let kafka = config(mock.bootstrap());
     let (bed, offsets) = filled().await;
-    let empty = TargetTopic { id: None, offsets: vec![(0, 0); 3], config: BTreeMap::new() };
+    let empty = TargetTopic { offsets: vec![(0, 0); 3], ..TargetTopic::default() };
     let target = Target { cluster_id: String::new(), topics: BTreeMap::from([("copy".to_owned(), empty)]) };
     let plan = bed.plan_for(&target).await.unwrap();
     let act = Act {
@@ -95,12 +95,12 @@ async fn onto_the_mock_cluster_and_back() {
         resumed: BTreeMap::new(),
         stop: Stop::default(),
     };
-    let report = act.run(&plan, Arc::default()).await.unwrap();
+    let report = act.run(&plan, &Arc::default()).await.unwrap();
     assert_eq!((report.exit(), report.produced()), (Exit::Ok, offsets.len() as u64 + 2), "{}", report.text());
     assert_eq!(read(&kafka, "copy", 0), expected(offsets));
     assert_eq!(read(&kafka, "copy", 2), expected([5, 6]));
     // The same plan again: the first report carries the wrong offset.
-    let again = act.run(&plan, Arc::default()).await.unwrap();
+    let again = act.run(&plan, &Arc::default()).await.unwrap();
     assert_eq!((again.exit(), again.produced()), (Exit::Incomplete, 0));
     assert!(matches!(again.partitions[0].failure, Some(Failure::Offset { expected: 0, .. })));
 }
@@ -361,7 +361,7 @@ async fn a_real_second_producer_is_found() {
         resumed: BTreeMap::new(),
         stop: Stop::default(),
     };
-    let report = act.run(&plan, Arc::default()).await.unwrap();
+    let report = act.run(&plan, &Arc::default()).await.unwrap();
     assert_eq!((report.exit(), report.produced()), (Exit::Incomplete, 2), "{}", report.text());
     assert!(matches!(report.partitions[0].failure, Some(Failure::Offset { expected: 0, offset: 1 })));
 }

@@ -5,7 +5,7 @@ mod resume;
 mod window;
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -15,6 +15,7 @@ use tokio::runtime::Handle;
 use super::act::Act;
 use super::fetch::Throttle;
 use super::gather;
+use super::progress::Progress;
 use super::report::Report;
 use super::resume::Resumed;
 use super::stop::Stop;
@@ -276,9 +277,9 @@ async fn act_resumed(
         resumed,
         stop: stop.clone(),
     };
-    let records = Arc::new(AtomicU64::new(before));
-    let report = act.run(plan, records.clone()).await.unwrap();
-    assert_eq!(records.load(Ordering::Relaxed), report.produced());
+    let progress = Arc::new(Progress::new(plan, before));
+    let report = act.run(plan, &progress).await.unwrap();
+    assert_eq!(progress.records.load(Ordering::Relaxed), report.produced());
     let records = lists.records.lock().unwrap().clone();
     (report, records)
 }

@@ -1,0 +1,250 @@
+//! A restore and its target: what the target is not allowed to be, and what may happen to it while records are on their
+//! way.
+
+use std::time::Duration;
+
+use crate::common::beside_others;
+use crate::common::daemon::Daemon;
+use crate::common::env::Env;
+use crate::common::kafka::Kafka;
+use crate::common::record::{Rec, assert_same, numbered};
+use crate::common::stack::{Cluster, kafka_tool};
+use crate::common::{SOON, unique, wait_until};
+
+/// A topic of `partitions` partitions with `records` records of 500 bytes in each, and its backup in small objects.
+fn backed_up(partitions: i32, records: i64) -> (Kafka, String, Env) {
+    let kafka = Kafka::shared();
+    let topic = kafka.topic("source", partitions, &[]);
+    for partition in 0..partitions {
+        kafka.produce(&topic, partition, &numbered(0..records, 500));
+    }
+    let env = Env::new().job("source", &[&topic], "flush_size = 100\n");
+    env.back_up("source");
+    (kafka, topic, env)
+}
+
+/// Kafka gives restored records new offsets; all else is the same.
+fn contents(records: Vec<Rec>) -> Vec<Rec> {
+    records.into_iter().map(Rec::without_offset).collect()
+}
+
+/// Starts a restore that takes long enough for something to happen in the middle, as `instance`.
+fn slowly(env: &Env, mapping: &str, instance: &str, args: &[&str]) -> Daemon {
+    let fixed = ["restore", "--storage", "main", "--topics", mapping, "--rate-limit", "60KiB/s", "--json"];
+    env.start(&[&fixed, args].concat(), instance)
+}
+
+const MAIN: [&str; 2] = ["--kafka", "main"];
+
+fn await_middle(kafka: &Kafka, target: &str) {
+    wait_until("records in the target", SOON, || kafka.end(target, 0) > 0);
+}
+
+/// Why it is refused, with how many partitions, which settings of the target, which arguments.
+type Case<'a> = (&'static str, i32, &'static [(&'static str, &'static str)], &'a [&'a str]);
+
+#[test]
+fn every_refusal_names_its_reason_and_leaves_the_target_as_it_is() {
+    let _turn = beside_others();
+    let (kafka, topic, env) = backed_up(2, 100);
+    let elsewhere = format!("{topic}/7");
+    let cases: [Case<'_>; 6] = [
+        ("has 1 partitions, 2 are needed", 1, &[], &[]),
+        ("max.message.bytes", 2, &[("max.message.bytes", "400")], &[]),
+        ("message.timestamp.before.max.ms", 2, &[("message.timestamp.before.max.ms", "86400000")], &[]),
+        ("LogAppendTime", 2, &[("message.timestamp.type", "LogAppendTime")], &[]),
+        ("has 2 partitions", 2, &[], &["--partitions", &elsewhere]),
+        ("nothing matched", 2, &[], &["--from", "2100-01-01T00:00:00Z"]),
+    ];
+    for (why, partitions, settings, args) in cases {
+        let target = kafka.topic("refusing", partitions, settings);
+        let refused = env.restore(&format!("{topic}:{target}"), args);
+        assert!([1, 10].contains(&refused.code()) && refused.stderr.contains(why), "{why}: {refused:?}");
+        // For programs on stdout, too.
+        assert!(refused.stdout.contains("\"message_type\":\"refusal\""), "{}", refused.stdout);
+        assert!((0..partitions).all(|p| kafka.watermarks(&target, p) == (0, 0)), "{why}");
+    }
+    let target = unique("absent");
+    env.restore(&format!("{topic}:{target}"), &["--create-topics=false"]).fails_with(1, &[&target]);
+    // More replicas than there are brokers: the brokers say so before anything is created.
+    let other = unique("absent");
+    let two = format!("{topic}:{target},{topic}-none:{other}");
+    env.restore(&two, &[]).fails_with(10, &[&format!("{topic}-none")]);
+    env.restore(&format!("{topic}:{target}"), &["--replication-factor", "7"])
+        .fails_with(1, &[&target, "cannot be created"]);
+    assert_eq!((kafka.partitions(&target), kafka.partitions(&other)), (0, 0));
+}
+
+/// Permissions are part of what is checked before anything is produced.
+#[test]
+fn a_target_that_may_not_be_written_or_created_is_refused() {
+    let _turn = beside_others();
+    let (_, topic, env) = backed_up(1, 100);
+    let authorizer = "authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer";
+    let cluster = Cluster::start_with(1, &format!("{authorizer};allow.everyone.if.no.acl.found=true"));
+    let kafka = Kafka::at(&cluster.bootstrap);
+    let env = env.kafka("dr", &cluster.bootstrap, &[]);
+    let acl = |what: &[&str]| {
+        let fixed = ["--bootstrap-server", cluster.bootstrap.as_str(), "--force"];
+        kafka_tool("org.apache.kafka.tools.AclCommand", &[&fixed[..], what].concat());
+    };
+    let deny = ["--add", "--deny-principal", "User:ANONYMOUS"];
+    let target = kafka.topic("target", 1, &[]);
+    acl(&[&deny[..], &["--operation", "Write", "--topic", &target]].concat());
+    // What is not denied is allowed: an ACL on the topic says nothing else about it.
+    acl(&["--add", "--allow-principal", "User:ANONYMOUS", "--operation", "All", "--topic", &target]);
+    let restore = |target: &str| {
+        let mapping = format!("{topic}:{target}");
+        env.kafka_backup(&["restore", "--storage", "main", "--kafka", "dr", "--topics", &mapping, "--json"])
+    };
+    restore(&target).fails_with(12, &[&target, "WRITE"]);
+    assert_eq!(kafka.end(&target, 0), 0);
+
+    let absent = unique("absent");
+    acl(&[&deny[..], &["--operation", "Create", "--topic", &absent]].concat());
+    // The brokers need the rest of what can be done with the cluster.
+    acl(&["--add", "--allow-principal", "User:ANONYMOUS", "--operation", "All", "--cluster"]);
+    acl(&[&deny[..], &["--operation", "Create", "--cluster"]].concat());
+    restore(&absent).fails_with(12, &[&absent, "cannot be created"]);
+    assert_eq!(kafka.partitions(&absent), 0);
+
+    acl(&["--remove", "--topic", &target]);
+    restore(&target).success();
+    assert_eq!(kafka.end(&target, 0), 100);
+}
+
+/// One of three brokers is killed while records are on their way to it: every record is there once.
+#[test]
+fn a_broker_is_killed_in_the_middle() {
+    let _turn = beside_others();
+    let (source, topic, env) = backed_up(3, 600);
+    let cluster = Cluster::start(3);
+    let kafka = Kafka::at(&cluster.bootstrap);
+    let env = env.kafka("dr", &cluster.bootstrap, &[]);
+    let target = unique("killed");
+    kafka.create_topic(&target, 3, 3, &[("min.insync.replicas", "2")]);
+    let restore = slowly(&env, &format!("{topic}:{target}"), "a", &["--kafka", "dr"]);
+    await_middle(&kafka, &target);
+    cluster.stop_broker(2, "KILL");
+    assert!((0..3).map(|partition| kafka.end(&target, partition)).sum::<i64>() < 1800, "killed in the middle");
+    assert_eq!(restore.wait().code(), Some(0));
+    for partition in 0..3 {
+        let (expected, actual) = (source.read(&topic, partition), kafka.read(&target, partition));
+        assert_same(&format!("partition {partition}"), &contents(expected), &contents(actual));
+    }
+}
+
+#[test]
+fn of_two_restores_at_once_the_second_is_refused() {
+    let _turn = beside_others();
+    let (kafka, topic, env) = backed_up(1, 600);
+    let target = unique("both");
+    let mapping = format!("{topic}:{target}");
+    let first = slowly(&env, &mapping, "a", &MAIN);
+    await_middle(&kafka, &target);
+    // The same restore on the same machine has the plan; one from elsewhere finds a topic that is not empty.
+    env.restore(&mapping, &[]).fails_with(11, &["another restore runs the plan"]);
+    let elsewhere = ["restore", "--storage", "main", "--kafka", "main", "--topics", &mapping];
+    env.kafka_backup_named("b", &elsewhere).fails_with(1, &[&target, "is not empty"]);
+    assert_eq!(first.wait().code(), Some(0), "the first one takes no harm");
+    assert_same("the target", &contents(kafka.read(&topic, 0)), &contents(kafka.read(&target, 0)));
+}
+
+/// Two machines begin at the same moment: both have seen an empty topic.
+#[test]
+fn two_restores_that_begin_at_once_do_not_both_succeed() {
+    let _turn = beside_others();
+    let (kafka, topic, env) = backed_up(1, 600);
+    let target = kafka.topic("raced", 1, &[]);
+    let mapping = format!("{topic}:{target}");
+    let both = ["a", "b"].map(|instance| slowly(&env, &mapping, instance, &MAIN));
+    let codes = both.map(|restore| {
+        wait_until("it to end", SOON, || restore.log().contains("got offset") || restore.has_ended());
+        restore.wait().code()
+    });
+    assert!(codes.contains(&Some(3)) || codes.contains(&Some(1)), "{codes:?}");
+    assert!(codes.iter().filter(|code| **code == Some(0)).count() < 2, "{codes:?}");
+}
+
+#[test]
+fn a_foreign_record_in_the_middle_stops_the_restore_and_it_does_not_go_on() {
+    let _turn = beside_others();
+    let (kafka, topic, env) = backed_up(1, 600);
+    let target = unique("foreign");
+    let mapping = format!("{topic}:{target}");
+    let restore = slowly(&env, &mapping, "a", &MAIN);
+    await_middle(&kafka, &target);
+    kafka.produce(&target, 0, &[Rec::new(1, "foreign", "record")]);
+    restore.await_log("got offset");
+    assert_eq!(restore.wait().code(), Some(3));
+    let end = kafka.end(&target, 0);
+    let again = env.restore(&mapping, &[]);
+    assert_eq!(again.code(), 3, "{again:?}");
+    assert!(again.stderr.contains(&format!("offset {}", end - 1)), "the offset is named: {}", again.stderr);
+    assert_eq!(kafka.end(&target, 0), end, "and nothing more is produced");
+}
+
+#[test]
+fn a_target_that_is_created_again_in_the_middle_is_not_taken_for_the_old_one() {
+    let _turn = beside_others();
+    let (kafka, topic, env) = backed_up(1, 600);
+    let target = unique("again");
+    let mapping = format!("{topic}:{target}");
+    let restore = slowly(&env, &mapping, "a", &MAIN);
+    await_middle(&kafka, &target);
+    restore.kill();
+    kafka.delete_topic(&target);
+    env.restore(&mapping, &[]).fails_with(1, &[&target, "it was deleted"]);
+    kafka.create_topic(&target, 1, 1, &[]);
+    env.restore(&mapping, &[]).fails_with(1, &[&target, "deleted and created again"]);
+    assert_eq!(kafka.watermarks(&target, 0), (0, 0));
+}
+
+/// Timestamps go up and down, within objects and across them: each record is judged by its own.
+#[test]
+fn a_point_in_time_with_timestamps_out_of_order() {
+    let _turn = beside_others();
+    let kafka = Kafka::shared();
+    let topic = kafka.topic("shuffled", 1, &[]);
+    let mut records = numbered(0..200, 50);
+    fastrand::Rng::with_seed(7).shuffle(&mut records);
+    kafka.produce(&topic, 0, &records);
+    let env = Env::new().job("shuffled", &[&topic], "flush_size = 15\n");
+    env.back_up("shuffled");
+    let target = unique("window");
+    // Records are a second apart: 40 to 89.
+    let window = ["--from", "2026-01-01T00:00:40Z", "--until", "2026-01-01T00:01:30Z"];
+    let summary = env.restore(&format!("{topic}:{target}"), &window).success();
+    assert_eq!((&summary["records_produced"], &summary["records_filtered"]), (&50.into(), &150.into()), "{summary}");
+    let first = 1_767_225_600_000;
+    let inside = |record: &Rec| (first + 40_000..first + 90_000).contains(&record.timestamp);
+    let expected: Vec<Rec> = kafka.read(&topic, 0).into_iter().filter(inside).collect();
+    assert_same("the window", &contents(expected), &contents(kafka.read(&target, 0)));
+}
+
+/// A person sees it move in place; the result is where it always is. And a rate limit is a limit.
+#[test]
+fn progress_is_shown_on_a_terminal() {
+    let _turn = beside_others();
+    let (_, topic, env) = backed_up(1, 600);
+    let mapping = format!("{topic}:{}", unique("shown"));
+    let began = std::time::Instant::now();
+    let shown = env.on_a_terminal(&[
+        "restore",
+        "--storage",
+        "main",
+        "--kafka",
+        "main",
+        "--topics",
+        &mapping,
+        "--rate-limit",
+        "25KiB/s",
+    ]);
+    assert_eq!(shown.code(), 0, "{shown:?}");
+    for part in ["\r", " %, ", " KiB of ", " records, ", " s left", &format!(": {}", &mapping[topic.len() + 1..])] {
+        assert!(shown.stdout.contains(part), "{part:?} in {:?}", shown.stdout);
+    }
+    assert!(shown.stdout.contains("restored: 600 of 600 records"), "{:?}", shown.stdout);
+    // 236 KiB, less the first object, which is free.
+    assert!(began.elapsed() > Duration::from_secs(6), "{:?}", began.elapsed());
+}
