@@ -37,6 +37,29 @@ pub enum Exit {
     Terminated = 143,
 }
 
+impl Exit {
+    const ALL: [Self; 13] = [
+        Self::Ok,
+        Self::Failed,
+        Self::Usage,
+        Self::Incomplete,
+        Self::ProblemFound,
+        Self::NotFound,
+        Self::Locked,
+        Self::Auth,
+        Self::Unavailable,
+        Self::Busy,
+        Self::Config,
+        Self::Interrupted,
+        Self::Terminated,
+    ];
+
+    /// The code with this number; an unknown one is a failure.
+    pub fn from_code(code: u8) -> Self {
+        Self::ALL.into_iter().find(|exit| *exit as u8 == code).unwrap_or(Self::Failed)
+    }
+}
+
 /// What a command ends with when it does not succeed.
 #[derive(Debug)]
 pub struct Error {
@@ -88,6 +111,15 @@ impl std::error::Error for Error {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         self.source.as_deref().map(|e| e as _)
     }
+}
+
+/// The error for a job that is not there.
+pub fn no_such_job<'i>(id: &str, ids: impl Iterator<Item = &'i str>) -> Error {
+    let hint = match ids.collect::<Vec<_>>().join(", ").as_str() {
+        "" => format!("there are no jobs at all; a file is named with its path, for example ./{id}.toml"),
+        ids => format!("the jobs are {ids}"),
+    };
+    Error::new(Exit::NotFound, format!("there is no job {id:?}")).hint(hint)
 }
 
 /// What most of the crate's commands return.

@@ -2,6 +2,7 @@
 
 pub mod cli;
 pub mod config;
+pub mod control;
 pub mod error;
 #[cfg(debug_assertions)]
 pub mod failpoint;
@@ -15,6 +16,7 @@ pub mod pipeline;
 pub mod restore;
 pub mod scrape;
 pub mod signal;
+pub mod standing;
 pub mod state;
 pub mod storage;
 pub mod supervisor;

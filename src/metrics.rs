@@ -1,6 +1,7 @@
 //! Every metric of the process, in one registry, with the names that alert rules and dashboards are written against.
 
-use std::sync::LazyLock;
+use std::collections::HashMap;
+use std::sync::{LazyLock, Mutex, PoisonError};
 
 use prometheus::{Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, Opts, Registry};
 
@@ -15,7 +16,42 @@ fn register<M: prometheus::core::Collector + Clone + 'static>(metric: prometheus
 }
 
 fn counters(name: &str, help: &str, labels: &[&str]) -> IntCounterVec {
-    register(IntCounterVec::new(Opts::new(name, help), labels))
+    let counters = register(IntCounterVec::new(Opts::new(name, help), labels));
+    if labels.contains(&JOB) {
+        forgotten_with_job(&counters);
+    }
+    counters
+}
+
+/// The label that names a job. Prometheus itself owns `job`.
+const JOB: &str = "backup_job";
+
+/// Removes the series of one job from one metric.
+type Forget = Box<dyn Fn(&str) + Send>;
+
+static OF_JOBS: LazyLock<Mutex<Vec<Forget>>> = LazyLock::new(Mutex::default);
+
+/// The series of `metric` that carry the label of a job go away with the job.
+fn forgotten_with_job<B: prometheus::core::MetricVecBuilder + 'static>(metric: &prometheus::core::MetricVec<B>)
+where
+    prometheus::core::MetricVec<B>: prometheus::core::Collector,
+{
+    let metric = metric.clone();
+    let forget = move |job: &str| {
+        use prometheus::core::Collector as _;
+        for series in metric.collect().iter().flat_map(|family| family.get_metric().to_vec()) {
+            let labels: HashMap<_, _> = series.get_label().iter().map(|l| (l.name(), l.value())).collect();
+            if labels.get(JOB) == Some(&job) {
+                let _ = metric.remove(&labels); // it was there a moment ago; when it is not now, all the better
+            }
+        }
+    };
+    OF_JOBS.lock().unwrap_or_else(PoisonError::into_inner).push(Box::new(forget));
+}
+
+/// Removes all series of a job that is not there any more.
+pub fn forget_job(job: &str) {
+    OF_JOBS.lock().unwrap_or_else(PoisonError::into_inner).iter().for_each(|forget| forget(job));
 }
 
 fn histograms(name: &str, help: &str, labels: &[&str], buckets: Vec<f64>) -> HistogramVec {
@@ -71,7 +107,8 @@ static SEGMENT_SECONDS: LazyLock<Histogram> = LazyLock::new(|| {
     register(Histogram::with_opts(opts.buckets(buckets)))
 });
 static RESTARTS: LazyLock<IntCounterVec> = LazyLock::new(|| {
-    counters("kafka_backup_job_restarts_total", "Lanes of a job that were rebuilt after a failure.", &["backup_job"])
+    let help = "Times a job, or a part of it, was started again after a failure.";
+    counters("kafka_backup_job_restarts_total", help, &["backup_job"])
 });
 
 static GROUP_FAILURES: LazyLock<IntCounterVec> = LazyLock::new(|| {
@@ -110,8 +147,8 @@ pub fn segment_committed(job: &str, seconds: f64) {
     SEGMENT_SECONDS.observe(seconds);
 }
 
-/// A lane was rebuilt after a failure.
-pub fn lane_rebuilt(job: &str) {
+/// A lane, or the whole job, was started again after a failure.
+pub fn restarted(job: &str) {
     RESTARTS.with_label_values(&[job]).inc();
 }
 
@@ -171,4 +208,37 @@ pub fn sums(job: &str) -> std::collections::BTreeMap<String, f64> {
         }
     }
     sums
+}
+
+static RELOADS: LazyLock<IntCounterVec> = LazyLock::new(|| {
+    counters("kafka_backup_config_reloads_total", "Reloads of the configuration by their result.", &["result"])
+});
+
+/// One reload ended: `applied`, `unchanged` or `rejected`.
+pub fn reloaded(result: &str) {
+    RELOADS.with_label_values(&[result]).inc();
+}
+
+/// Shows zeros for what has not happened yet, so that a first time is an increase.
+pub fn initialise() {
+    for result in ["applied", "unchanged", "rejected"] {
+        RELOADS.with_label_values(&[result]);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_job_that_is_forgotten_has_no_series() {
+        let shown = |job: &str| sums(job).len();
+        TopicCounters::of("forgotten-a", "t").records.inc();
+        TopicCounters::of("forgotten-b", "t").records.inc();
+        restarted("forgotten-a");
+        assert!(shown("forgotten-a") > 1);
+        forget_job("forgotten-a");
+        assert_eq!(shown("forgotten-a"), 0);
+        assert!(shown("forgotten-b") > 0, "the others keep theirs");
+    }
 }

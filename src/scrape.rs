@@ -1,15 +1,15 @@
-//! What is computed at the moment somebody asks: gauges of jobs, topics and partitions, and the status document.
+//! What is computed at the moment somebody scrapes: gauges of jobs, topics and partitions.
 
 use std::collections::BTreeMap;
-use std::sync::{LazyLock, PoisonError};
+use std::sync::LazyLock;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use prometheus::{Encoder, GaugeVec, Opts, Registry, TextEncoder};
-use serde_json::{Value, json};
 
 use crate::kafka::TopicPartition;
 use crate::metrics;
 use crate::pipeline::status::{JobState, JobStatus, PartitionStatus};
+use crate::standing::ReloadResult;
 use crate::supervisor::Process;
 
 /// Per-partition series above this number are left out as a whole: a scrape must stay small.
@@ -24,6 +24,11 @@ fn seconds(time: SystemTime) -> f64 {
 /// Remembers when the process started; called once, early.
 pub fn process_started() {
     LazyLock::force(&STARTED);
+}
+
+/// When the process started, in seconds since 1970-01-01 UTC.
+pub fn started_seconds() -> f64 {
+    *STARTED
 }
 
 /// The gauges of one scrape.
@@ -45,11 +50,8 @@ impl Gauges {
 pub fn metrics_text(process: &Process) -> String {
     let gauges = Gauges(Registry::new());
     process_gauges(&gauges, process);
-    let jobs: Vec<_> = {
-        let all = process.statuses.lock().unwrap_or_else(PoisonError::into_inner);
-        all.values().cloned().collect()
-    };
-    job_gauges(&gauges, &jobs);
+    config_gauges(&gauges, process);
+    job_gauges(&gauges, &process.all_statuses());
     let mut families = metrics::REGISTRY.gather();
     families.extend(gauges.0.gather());
     families.sort_by(|a, b| a.name().cmp(b.name()));
@@ -78,12 +80,30 @@ fn process_gauges(gauges: &Gauges, process: &Process) {
     }
 }
 
+fn config_gauges(gauges: &Gauges, process: &Process) {
+    let config = process.standing.get();
+    let flag = |of: bool| f64::from(u8::from(of));
+    let reload = config.last_reload.as_ref().map(|last| last.result);
+    let help = "0 when the last reload was rejected.";
+    let good = flag(reload != Some(ReloadResult::Rejected));
+    gauges.single("kafka_backup_config_last_reload_successful", help, good);
+    let help = "When the configuration that runs was loaded, or found unchanged.";
+    let at = config.confirmed_ms as f64 / 1000.0;
+    gauges.single("kafka_backup_config_last_reload_success_timestamp_seconds", help, at);
+    let help = "Counts the configurations applied since the start.";
+    gauges.single("kafka_backup_config_generation", help, config.generation as f64);
+    let help = "1 when the files differ from what runs.";
+    gauges.single("kafka_backup_config_drift", help, flag(config.drift.is_some()));
+}
+
 fn job_gauges(gauges: &Gauges, jobs: &[std::sync::Arc<JobStatus>]) {
     let by_state = gauges.family("kafka_backup_jobs", "Jobs by state.", &["state"]);
     for (_, name) in JobState::ALL {
         by_state.with_label_values(&[name]).set(0.0);
     }
     let target = gauges.family("kafka_backup_job_rpo_target_seconds", "The job's rpo_target.", &["backup_job"]);
+    let help = "Since when the job is paused.";
+    let paused = gauges.family("kafka_backup_job_paused_since_timestamp_seconds", help, &["backup_job"]);
     let protected_help = "Everything that was visible in the topic at this time is durable; 0 is never.";
     let labels = ["backup_job", "topic"];
     let protected = gauges.family("kafka_backup_topic_protected_timestamp_seconds", protected_help, &labels);
@@ -100,7 +120,10 @@ fn job_gauges(gauges: &Gauges, jobs: &[std::sync::Arc<JobStatus>]) {
         for (_, name) in JobState::ALL.iter().filter(|(state, _)| *state == job.state()) {
             by_state.with_label_values(&[name]).inc();
         }
-        target.with_label_values(&[&job.job.id]).set(job.job.rpo_target.as_secs_f64());
+        target.with_label_values(&[&job.job.id]).set(job.rpo_target().as_secs_f64());
+        if let Some(pause) = job.paused() {
+            paused.with_label_values(&[&job.job.id]).set(pause.since_ms as f64 / 1000.0);
+        }
         for (topic, (at, behind)) in topics(job, partitions) {
             protected.with_label_values(&[&job.job.id, &topic]).set(at);
             if let Some(behind) = behind {
@@ -118,7 +141,7 @@ fn job_gauges(gauges: &Gauges, jobs: &[std::sync::Arc<JobStatus>]) {
 }
 
 /// Per topic: the oldest protected time of its partitions in seconds (0: one of them never), and the sum of their lags.
-fn topics(
+pub fn topics(
     job: &JobStatus,
     partitions: &BTreeMap<TopicPartition, PartitionStatus>,
 ) -> BTreeMap<String, (f64, Option<i64>)> {
@@ -163,46 +186,4 @@ fn partition_gauges(gauges: &Gauges, all: &[(&std::sync::Arc<JobStatus>, BTreeMa
             }
         }
     }
-}
-
-/// The document of `/-/status`.
-pub fn status_json(process: &Process) -> Value {
-    let all = process.statuses.lock().unwrap_or_else(PoisonError::into_inner).clone();
-    let jobs: Vec<Value> = all.iter().map(|(id, status)| job_json(id, status)).collect();
-    json!({
-        "schema_version": 1,
-        "version": env!("CARGO_PKG_VERSION"),
-        "started_seconds": *STARTED,
-        "jobs": jobs,
-    })
-}
-
-fn job_json(id: &str, status: &JobStatus) -> Value {
-    let partitions = status.partitions();
-    let topics: BTreeMap<_, _> = topics(status, &partitions)
-        .into_iter()
-        .map(|(topic, (at, lag))| (topic, json!({ "protected_timestamp_seconds": at, "lag_records": lag })))
-        .collect();
-    let partitions: Vec<Value> = partitions
-        .iter()
-        .map(|(partition, status)| {
-            json!({
-                "topic": &*partition.topic,
-                "partition": partition.partition,
-                "durable_offset": status.progress.as_ref().map(|p| p.covered()),
-                "end_offset": status.end_offset,
-                "lag_records": status.lag(),
-                "protected_timestamp_ms": status.protected.at_ms(),
-            })
-        })
-        .collect();
-    json!({
-        "job": id,
-        "state": status.state(),
-        "rpo_target_seconds": status.job.rpo_target.as_secs(),
-        "problems": status.problems(),
-        "topics": topics,
-        "partitions": partitions,
-        "consumer_groups": status.groups().map(|(at_ms, groups)| json!({ "saved_ms": at_ms, "groups": groups })),
-    })
 }

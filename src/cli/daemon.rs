@@ -1,16 +1,17 @@
 //! `kafka-backup daemon`: every job in `jobs.d`, until asked to stop.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use actix::prelude::*;
 
 use super::{Context, help};
-use crate::config::{Config, Job};
+use crate::config::Config;
+use crate::control::requests::Daemon;
+use crate::control::server::Socket;
 use crate::error::Result;
 use crate::http::{self, Ready};
 use crate::signal::Stop;
-use crate::supervisor::{EndAll, Process, StartJob, Supervisor};
+use crate::supervisor::{EndAll, Process, Supervisor, Swap};
 
 /// Run all jobs until told to stop (SIGTERM)
 #[derive(Debug, clap::Args)]
@@ -31,21 +32,23 @@ pub fn run(_args: Args, context: &Context) -> Result<()> {
 }
 
 async fn serve(config: &Config, stop: &Stop, io: &tokio::runtime::Runtime) -> Result<()> {
-    let jobs: &[Arc<Job>] = &config.jobs;
-    let process = Process::start(config, jobs, io.handle().clone())?;
+    let process = Process::start(config, &config.jobs, io.handle().clone())?;
+    let supervisor = Supervisor::new(process.clone(), config)?.start();
+    let control = Socket::bind(&config.control_socket)?;
     let ready = Ready::default();
     if let Some(listen) = config.http_listen {
         http::serve(listen, &config.http, process.clone(), &ready)?;
     }
-    let supervisor = Supervisor::new(process.clone()).start();
-    jobs.iter().for_each(|job| supervisor.do_send(StartJob(job.clone())));
+    control.serve(Daemon { process: process.clone(), supervisor: supervisor.clone() })?;
+    supervisor.do_send(Swap { jobs: config.jobs.clone(), drain_timeout: config.drain_timeout });
     ready.set(true);
-    let status = match jobs.len() {
+    let jobs = config.jobs.len();
+    let status = match jobs {
         0 => format!("idle: no jobs in {}", config.jobs_dir.display()),
         1 => "running 1 job".to_owned(),
         n => format!("running {n} jobs"),
     };
-    tracing::info!(jobs = jobs.len(), version = env!("CARGO_PKG_VERSION"), "{status}");
+    tracing::info!(jobs, version = env!("CARGO_PKG_VERSION"), "{status}");
     notify(&[sd_notify::NotifyState::Ready, sd_notify::NotifyState::Status(&status)]);
     let _watchdog = Watchdog::start();
 

@@ -9,10 +9,12 @@ mod daemon;
 mod demo;
 mod info;
 mod man;
+mod orders;
 mod probe;
 mod restore;
 mod run;
 mod show;
+mod status;
 
 use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
@@ -104,6 +106,10 @@ enum Command {
     Restore(Box<restore::Args>),
     Info(info::Args),
     Cat(cat::Args),
+    Status(status::Args),
+    Flush(orders::FlushArgs),
+    Pause(orders::PauseArgs),
+    Resume(orders::ResumeArgs),
     Demo(demo::Args),
     Completions(completions::Args),
     Man(man::Args),
@@ -126,6 +132,10 @@ impl Command {
             Self::Restore(args) => restore::run(&args, context),
             Self::Info(args) => info::run(args, context),
             Self::Cat(args) => cat::run(args, context),
+            Self::Status(args) => status::run(&args, context),
+            Self::Flush(args) => orders::flush(&args, context).map(done),
+            Self::Pause(args) => orders::pause(&args, context).map(done),
+            Self::Resume(args) => orders::resume(&args, context).map(done),
             Self::Demo(args) => demo::run(args, context).map(done),
             Self::Completions(args) => completions::run(&args).map(done),
             Self::Man(args) => man::run(&args).map(done),
@@ -141,6 +151,10 @@ impl Command {
             Self::Restore(args) => args.json,
             Self::Info(args) => args.json,
             Self::Cat(args) => args.json,
+            Self::Status(args) => args.json,
+            Self::Flush(args) => args.json,
+            Self::Pause(args) => args.json,
+            Self::Resume(args) => args.json,
             Self::Daemon(_) | Self::Demo(_) | Self::Completions(_) | Self::Man(_) => false,
         }
     }
@@ -214,6 +228,24 @@ impl Context {
     /// As [`Self::load`].
     pub fn load_job_file(&self, file: &Path) -> Result<Config> {
         self.start(config::load_job_file(self.config.as_deref(), file))
+    }
+
+    /// The control socket of the daemon with this configuration, which need not be valid as it stands now: the daemon
+    /// runs on what it has loaded.
+    ///
+    /// # Errors
+    /// [`Exit::Config`] where it is not valid and no daemon listens at what it says.
+    pub fn socket(&self) -> Result<PathBuf> {
+        let inspection = config::inspect(self.config.as_deref(), &config::Jobs::None);
+        let level = if self.verbosity > 0 { "info" } else { "warn" };
+        logging::start(level, config::LogFormat::Text, 0, self.color);
+        let given = inspection.values.iter().find(|shown| shown.section == "main" && shown.key == "control.socket");
+        let socket = given.and_then(|shown| shown.value.as_str()).unwrap_or_default();
+        let socket = PathBuf::from(socket);
+        match inspection.into_result() {
+            Err(errors) if std::os::unix::net::UnixStream::connect(&socket).is_err() => Err(errors.into()),
+            _ => Ok(socket),
+        }
     }
 
     fn start(&self, loaded: Result<Config, ConfigErrors>) -> Result<Config> {

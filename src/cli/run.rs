@@ -54,18 +54,9 @@ impl Args {
         };
         match found {
             Some(job) => Ok((config, job)),
-            None => Err(no_such_job(&self.job, config.jobs.iter().map(|job| job.id.as_str()))),
+            None => Err(crate::error::no_such_job(&self.job, config.jobs.iter().map(|job| job.id.as_str()))),
         }
     }
-}
-
-/// The error for a job that is not there.
-pub(super) fn no_such_job<'i>(id: &str, ids: impl Iterator<Item = &'i str>) -> Error {
-    let hint = match ids.collect::<Vec<_>>().join(", ").as_str() {
-        "" => format!("there are no jobs at all; a file is named with its path, for example ./{id}.toml"),
-        ids => format!("the jobs are {ids}"),
-    };
-    Error::new(Exit::NotFound, format!("there is no job {id:?}")).hint(hint)
 }
 
 /// What a run did.

@@ -2,10 +2,9 @@
 
 use serde_json::json;
 
-use super::run::no_such_job;
 use super::{Context, help, print};
 use crate::config::{ConfigErrors, Finding, Jobs, Layer, Severity, Shown, inspect};
-use crate::error::Result;
+use crate::error::{Result, no_such_job};
 
 /// Show the effective configuration, and where each value was given
 ///

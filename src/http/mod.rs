@@ -17,6 +17,7 @@ use actix_web::{App, HttpResponse, HttpServer, web};
 
 use self::auth::Auth;
 use crate::config::HttpProtection;
+use crate::control::document::StatusDocument;
 use crate::error::{Error, Exit, Result};
 use crate::scrape;
 use crate::supervisor::Process;
@@ -129,5 +130,5 @@ async fn is_ready(shown: web::Data<Shown>) -> HttpResponse {
 }
 
 async fn status(shown: web::Data<Shown>) -> HttpResponse {
-    HttpResponse::Ok().content_type("application/json").body(scrape::status_json(&shown.process).to_string())
+    HttpResponse::Ok().json(StatusDocument::of(&shown.process))
 }

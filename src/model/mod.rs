@@ -14,5 +14,7 @@ pub mod object;
 pub mod restore;
 pub mod resume;
 pub mod rotation;
+pub mod slot;
+pub mod standing;
 pub mod tail;
 pub mod watermark;

@@ -165,6 +165,7 @@ pub struct Progress {
     records_durable: AtomicU64,
     newest_timestamp: AtomicI64,
     moved_ms: AtomicI64,
+    durable_ms: AtomicI64,
     encoding: AtomicI64,
 }
 
@@ -178,6 +179,7 @@ impl Progress {
             records_durable: AtomicU64::new(0),
             newest_timestamp: AtomicI64::new(-1),
             moved_ms: AtomicI64::new(super::consumer::now_ms()),
+            durable_ms: AtomicI64::new(0),
             encoding: AtomicI64::new(position),
         })
     }
@@ -197,6 +199,12 @@ impl Progress {
         }
         self.durable_next.fetch_max(next, Ordering::AcqRel);
         self.records_durable.fetch_add(records, Ordering::AcqRel);
+        self.durable_ms.store(super::consumer::now_ms(), Ordering::Relaxed);
+    }
+
+    /// When its last object became durable, in milliseconds since 1970-01-01 UTC; `None` when it has sent none.
+    pub fn durable_ms(&self) -> Option<i64> {
+        Some(self.durable_ms.load(Ordering::Relaxed)).filter(|ms| *ms > 0)
     }
 
     /// The encoder turns to the record at `offset`: should it die, that is where.

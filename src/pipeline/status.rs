@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use super::lane::Progress;
 use crate::config::Job;
@@ -10,7 +11,7 @@ use crate::kafka::TopicPartition;
 use crate::model::watermark::{Kept, Protected};
 
 /// How a job is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum JobState {
     /// Everything goes as it should.
@@ -19,22 +20,36 @@ pub enum JobState {
     Degraded,
     /// Nothing goes until the operator has acted.
     Failed,
+    /// Somebody has paused it.
+    Paused,
     /// Making durable what has been read, then ending.
     Draining,
 }
 
+/// Since when and why a job is paused.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Paused {
+    /// Since when, in milliseconds since 1970-01-01 UTC.
+    pub since_ms: i64,
+    /// Why, as far as somebody said.
+    pub reason: Option<String>,
+    /// By `paused = true` in its file, not by a command.
+    pub by_file: bool,
+}
+
 impl JobState {
     /// All of them, for metrics.
-    pub const ALL: [(Self, &'static str); 4] = [
+    pub const ALL: [(Self, &'static str); 5] = [
         (Self::Running, "running"),
         (Self::Degraded, "degraded"),
         (Self::Failed, "failed"),
+        (Self::Paused, "paused"),
         (Self::Draining, "draining"),
     ];
 }
 
 /// One thing that is wrong.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Problem {
     /// What, and what to do about it.
     pub text: String,
@@ -64,6 +79,10 @@ impl PartitionStatus {
     }
 }
 
+fn millis(of: Duration) -> u64 {
+    u64::try_from(of.as_millis()).unwrap_or(u64::MAX)
+}
+
 /// The status of one job.
 #[derive(Debug)]
 pub struct JobStatus {
@@ -71,6 +90,9 @@ pub struct JobStatus {
     pub job: Arc<Job>,
     /// Gap links written since the start.
     pub gaps: AtomicU64,
+    /// When it began, in milliseconds since 1970-01-01 UTC.
+    pub began_ms: i64,
+    rpo_target_ms: AtomicU64,
     inner: Mutex<Inner>,
 }
 
@@ -79,6 +101,8 @@ struct Inner {
     draining: bool,
     /// Partitions have been assigned, be it none, since the start.
     joined: bool,
+    paused: Option<Paused>,
+    last_problem: Option<Problem>,
     problems: BTreeMap<String, Problem>,
     partitions: BTreeMap<TopicPartition, PartitionStatus>,
     groups: Option<(i64, usize)>,
@@ -89,7 +113,23 @@ struct Inner {
 impl JobStatus {
     /// A job that has just begun.
     pub fn new(job: Arc<Job>) -> Arc<Self> {
-        Arc::new(Self { job, gaps: AtomicU64::new(0), inner: Mutex::default() })
+        Arc::new(Self {
+            rpo_target_ms: AtomicU64::new(millis(job.rpo_target)),
+            job,
+            gaps: AtomicU64::new(0),
+            began_ms: super::consumer::now_ms(),
+            inner: Mutex::default(),
+        })
+    }
+
+    /// The job's target, which may change while it runs.
+    pub fn rpo_target(&self) -> Duration {
+        Duration::from_millis(self.rpo_target_ms.load(Ordering::Relaxed))
+    }
+
+    /// Another target from now on.
+    pub fn set_rpo_target(&self, target: Duration) {
+        self.rpo_target_ms.store(millis(target), Ordering::Relaxed);
     }
 
     fn inner(&self) -> MutexGuard<'_, Inner> {
@@ -105,7 +145,9 @@ impl JobStatus {
             return;
         }
         let since_ms = old.map_or_else(super::consumer::now_ms, |old| old.since_ms);
-        inner.problems.insert(subject.to_owned(), Problem { text: text.clone(), since_ms, needs_operator });
+        let problem = Problem { text: text.clone(), since_ms, needs_operator };
+        inner.last_problem = Some(Problem { since_ms: super::consumer::now_ms(), ..problem.clone() });
+        inner.problems.insert(subject.to_owned(), problem);
         drop(inner);
         tracing::error!(job = %self.job.id, subject, problem = %text, "job degraded");
     }
@@ -122,11 +164,38 @@ impl JobStatus {
         self.inner().draining = true;
     }
 
+    /// The job does not run, because somebody has paused it.
+    pub fn pause(&self, paused: Paused) {
+        let mut inner = self.inner();
+        inner.draining = false;
+        inner.problems.clear();
+        inner.paused = Some(paused);
+    }
+
+    /// The job is being started: nothing is known of its partitions yet.
+    pub fn begin(&self) {
+        let mut inner = self.inner();
+        (inner.draining, inner.joined, inner.paused) = (false, false, None);
+        inner.partitions.clear();
+    }
+
+    /// Since when and why it is paused.
+    pub fn paused(&self) -> Option<Paused> {
+        self.inner().paused.clone()
+    }
+
+    /// What was wrong last, whether it still is or not; `since_ms` is when that was said.
+    pub fn last_problem(&self) -> Option<Problem> {
+        self.inner().last_problem.clone()
+    }
+
     /// How it is.
     pub fn state(&self) -> JobState {
         let inner = self.inner();
         if inner.draining {
             JobState::Draining
+        } else if inner.paused.is_some() {
+            JobState::Paused
         } else if inner.problems.values().any(|p| p.needs_operator)
             && inner.partitions.values().all(|p| p.progress.is_none())
         {

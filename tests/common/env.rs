@@ -166,6 +166,35 @@ impl Env {
         Output::of(command)
     }
 
+    /// Runs `kafka-backup ARGS` beside a running daemon: the files are left as they are.
+    pub fn tell<S: AsRef<OsStr>>(&self, args: &[S]) -> Output {
+        let mut command = self.command_with(PROGRAM.as_ref(), &self.tree().join("kafka-backup.toml"));
+        command.args(args);
+        Output::of(command)
+    }
+
+    /// The same through `wrapper`, e.g. `setpriv` with its arguments.
+    pub fn tell_through(&self, wrapper: &[&str], args: &[&str]) -> Output {
+        // The program may lie where only this user can reach it.
+        let program = self.path("program");
+        if !program.exists() {
+            std::fs::copy(PROGRAM, &program).unwrap();
+        }
+        let mut command = self.command_with(wrapper[0].as_ref(), &self.tree().join("kafka-backup.toml"));
+        command.args(&wrapper[1..]).arg(program).args(args);
+        Output::of(command)
+    }
+
+    /// Where main file, `jobs.d` and control socket of the daemon are.
+    pub fn tree(&self) -> PathBuf {
+        self.dir.path().join("a")
+    }
+
+    /// The file of a job of the daemon.
+    pub fn job_file(&self, id: &str) -> PathBuf {
+        self.tree().join(format!("jobs.d/{id}.toml"))
+    }
+
     /// Backs a job up to the ends its partitions have now; panics when that fails.
     pub fn back_up(&self, job: &str) -> serde_json::Value {
         self.try_back_up(job).success()

@@ -6,6 +6,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod control;
 mod crash;
 mod faults;
 mod groups;

@@ -348,7 +348,7 @@ impl JobRunner {
     /// Counts a failure at an offset; says so when the partition cannot get past it.
     fn failed(&mut self, partition: &TopicPartition, at: i64, why: &str) {
         let Some(running) = self.lanes.get(partition) else { return };
-        metrics::lane_rebuilt(&self.job.id);
+        metrics::restarted(&self.job.id);
         let text = self.failures.note(partition, &running.lane.generation.uuid, at, why);
         self.status.problem(&partition.to_string(), text, false);
     }

@@ -1,4 +1,4 @@
-//! The process: what all jobs share, and the actor that starts them, starts them again, and ends them.
+//! What all jobs of the process share, and how one of them is opened.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -13,6 +13,7 @@ use crate::kafka::admin::{Cluster, End, TIMEOUT};
 use crate::kafka::consumer::GroupConsumer;
 use crate::kafka::settings::ConsumerSettings;
 use crate::kafka::{KafkaError, TopicPartition};
+use crate::metrics;
 use crate::pipeline::budget::{Budget, JobBudget};
 use crate::pipeline::committer::Committer;
 use crate::pipeline::groups::Round;
@@ -24,6 +25,7 @@ use crate::pipeline::spool::Spool;
 use crate::pipeline::status::JobStatus;
 use crate::pipeline::topics::TopicWatch;
 use crate::pipeline::{Shared, Threads};
+use crate::standing::Standing;
 use crate::state::State;
 use crate::storage::check::{StoreCheck, store_check};
 use crate::storage::retry::{Backoff, retry};
@@ -55,6 +57,8 @@ pub struct Process {
     io: tokio::runtime::Handle,
     /// What every job is doing.
     pub statuses: Statuses,
+    /// How the configuration stands.
+    pub standing: Arc<Standing>,
 }
 
 impl Process {
@@ -85,6 +89,7 @@ impl Process {
             threads,
             io,
             statuses: Statuses::default(),
+            standing: Arc::new(Standing::new(&config.path)),
         })
     }
 
@@ -103,15 +108,29 @@ impl Process {
         self.state.as_ref()
     }
 
-    /// The status of `job`, from now on shown with the others.
+    /// The status of `job`, from now on shown with the others; a new one where the definition is another one.
     pub fn status(&self, job: &Arc<Job>) -> Arc<JobStatus> {
         let mut all = self.statuses.lock().unwrap_or_else(PoisonError::into_inner);
-        let new = || {
-            let status = JobStatus::new(job.clone());
-            status.remember(self.state.as_ref().map(|state| state.protected(&job.id)).unwrap_or_default());
-            status
-        };
-        all.entry(job.id.clone()).or_insert_with(new).clone()
+        match all.get(&job.id) {
+            Some(status) if Arc::ptr_eq(&status.job, job) => status.clone(),
+            _ => {
+                let status = JobStatus::new(job.clone());
+                status.remember(self.state.as_ref().map(|state| state.protected(&job.id)).unwrap_or_default());
+                all.insert(job.id.clone(), status.clone());
+                status
+            }
+        }
+    }
+
+    /// The job is not shown any more, nor are its metrics.
+    pub fn forget(&self, job: &str) {
+        self.statuses.lock().unwrap_or_else(PoisonError::into_inner).remove(job);
+        metrics::forget_job(job);
+    }
+
+    /// The statuses of all jobs, in the order of their ids.
+    pub fn all_statuses(&self) -> Vec<Arc<JobStatus>> {
+        self.statuses.lock().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
     }
 
     /// Opens `job` and starts it. With `until_caught_up` it stops at what the partitions hold now, and the receiver
@@ -165,7 +184,7 @@ impl Process {
         };
         let runner = JobRunner::start_in_arbiter(&self.threads.control(), move |_| JobRunner::new(parts));
         status.solved("start");
-        Ok(OpenJob { runner, status, reached: Some(reached) })
+        Ok(OpenJob { job: job.clone(), runner, status, reached: Some(reached) })
     }
 
     fn shared(&self, job: &Job, store: Arc<dyn Store>, topics: Arc<TopicWatch>) -> Shared {
@@ -283,6 +302,8 @@ impl Process {
 
 /// A job that runs.
 pub struct OpenJob {
+    /// What it was opened with.
+    pub job: Arc<Job>,
     /// Its actor.
     pub runner: Addr<JobRunner>,
     /// How it is.
@@ -405,112 +426,4 @@ pub fn store_error(error: StoreError) -> Error {
         _ => return Error::new(Exit::Failed, error.to_string()),
     };
     Error::new(exit, error.to_string()).hint(hint)
-}
-
-/// How often the supervisor looks whether its jobs are alive.
-const ALIVE_EVERY: Duration = Duration::from_secs(5);
-
-/// Starts the jobs of a daemon, again and again where that fails or where one ends, and ends them.
-pub struct Supervisor {
-    process: Process,
-    jobs: BTreeMap<String, (Arc<Job>, OpenJob)>,
-    /// Jobs that are being started.
-    starting: Vec<SpawnHandle>,
-    ending: bool,
-}
-
-/// Start this job and keep it running.
-#[derive(Message)]
-#[rtype(result = "()")]
-pub struct StartJob(pub Arc<Job>);
-
-#[derive(Message)]
-#[rtype(result = "()")]
-struct Opened(Arc<Job>, OpenJob);
-
-/// End all jobs within `timeout`; answers whether everything that was read is durable.
-#[derive(Message)]
-#[rtype(result = "bool")]
-pub struct EndAll {
-    /// How long making durable may take.
-    pub timeout: Duration,
-}
-
-impl Supervisor {
-    /// A supervisor of jobs in `process`.
-    pub fn new(process: Process) -> Self {
-        Self { process, jobs: BTreeMap::new(), starting: Vec::new(), ending: false }
-    }
-
-    /// Starts jobs again that ended: their client was of no more use, or they died.
-    fn revive(&mut self, ctx: &mut Context<Self>) {
-        let dead = self.jobs.iter().filter(|(_, (_, open))| !open.runner.connected());
-        for id in dead.map(|(id, _)| id.clone()).collect::<Vec<_>>() {
-            let Some((job, open)) = self.jobs.remove(&id) else { continue };
-            open.status.reset();
-            open.status.problem("start", "the job ended; it is started again", false);
-            ctx.notify(StartJob(job));
-        }
-    }
-}
-
-impl Actor for Supervisor {
-    type Context = Context<Self>;
-
-    fn started(&mut self, ctx: &mut Self::Context) {
-        ctx.run_interval(ALIVE_EVERY, |act, ctx| act.revive(ctx));
-    }
-}
-
-impl Handler<StartJob> for Supervisor {
-    type Result = ();
-
-    fn handle(&mut self, StartJob(job): StartJob, ctx: &mut Self::Context) {
-        if self.ending {
-            return;
-        }
-        let (process, addr) = (self.process.clone(), ctx.address());
-        let status = process.status(&job);
-        let open = async move {
-            let mut backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(60));
-            loop {
-                match process.open(&job, false).await {
-                    Ok(open) => return addr.do_send(Opened(job, open)),
-                    Err(error) => {
-                        let needs_operator = matches!(error.exit, Exit::Config | Exit::Auth);
-                        status.problem("start", error.to_string(), needs_operator);
-                    }
-                }
-                tokio::time::sleep(backoff.wait()).await;
-            }
-        };
-        let starting = ctx.spawn(open.into_actor(self));
-        self.starting.push(starting);
-    }
-}
-
-impl Handler<Opened> for Supervisor {
-    type Result = ();
-
-    fn handle(&mut self, Opened(job, open): Opened, ctx: &mut Self::Context) {
-        if self.ending {
-            // It has read next to nothing.
-            ctx.spawn(open.end(Duration::ZERO).into_actor(self).map(|_, _, _| ()));
-            return;
-        }
-        tracing::info!(job = %job.id, "job started");
-        self.jobs.insert(job.id.clone(), (job, open));
-    }
-}
-
-impl Handler<EndAll> for Supervisor {
-    type Result = ResponseFuture<bool>;
-
-    fn handle(&mut self, EndAll { timeout }: EndAll, ctx: &mut Self::Context) -> Self::Result {
-        self.ending = true;
-        self.starting.drain(..).for_each(|job| _ = ctx.cancel_future(job));
-        let jobs = std::mem::take(&mut self.jobs);
-        let ends = jobs.into_values().map(move |(_, open)| open.end(timeout));
-        Box::pin(async move { futures_util::future::join_all(ends).await.into_iter().all(|drained| drained) })
-    }
 }

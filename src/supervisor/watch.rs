@@ -1,0 +1,50 @@
+//! What the supervisor looks at again and again: whether its jobs are alive.
+
+use std::time::Duration;
+
+use actix::prelude::*;
+
+use super::{Phase, Supervisor};
+use crate::metrics;
+
+/// How often it looks.
+const ALIVE_EVERY: Duration = Duration::from_secs(2);
+/// A job that has run for so long has got over what ended it before.
+const SOUND: Duration = Duration::from_secs(300);
+
+/// What is wrong with a job that ends by itself.
+const RESTARTS: &str = "restarts";
+
+impl Supervisor {
+    /// Begins to look.
+    pub(super) fn watch(&mut self, ctx: &mut Context<Self>) {
+        ctx.run_interval(ALIVE_EVERY, |act, ctx| act.revive(ctx));
+    }
+
+    /// Starts jobs again that ended by themselves: their client was of no more use, or they died.
+    fn revive(&mut self, ctx: &mut Context<Self>) {
+        let mut dead = Vec::new();
+        for (id, slot) in &mut self.slots {
+            let Phase::Running(open, since) = &mut slot.phase else { continue };
+            if open.runner.connected() {
+                if slot.deaths > 0 && since.elapsed() > SOUND {
+                    slot.deaths = 0;
+                    open.status.solved(RESTARTS);
+                }
+                continue;
+            }
+            let why = match open.reached.as_mut().map(tokio::sync::oneshot::Receiver::try_recv) {
+                Some(Ok(Err(why))) => why.to_string(),
+                _ => "it died".to_owned(),
+            };
+            slot.deaths = slot.deaths.saturating_add(1);
+            metrics::restarted(id);
+            open.status.reset();
+            let times = if slot.deaths == 1 { String::new() } else { format!(" ({} times in a row)", slot.deaths) };
+            open.status.problem(RESTARTS, format!("the job ended{times} and is started again: {why}"), false);
+            slot.phase = Phase::Nothing;
+            dead.push(id.clone());
+        }
+        dead.iter().for_each(|id| self.settle(id, ctx));
+    }
+}
