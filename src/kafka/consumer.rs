@@ -23,8 +23,11 @@ use super::settings::{self, ConsumerSettings};
 use super::{KafkaError, Kind, TopicPartition};
 use crate::config::KafkaConfig;
 
-/// How long the polling thread waits for an event. It is also how late it notices that it should stop.
-const POLL: Duration = Duration::from_millis(100);
+/// How long the polling thread waits for an event. It is woken when it is to stop; a thread that wakes up by itself
+/// costs little, but hundreds of quiet clients are hundreds of threads.
+const POLL: Duration = Duration::from_secs(2);
+/// How long a consumer that is dropped without having been closed may take to leave its group.
+const DROPPED: Duration = Duration::from_millis(100);
 /// How long a placed partition may take to accept its position: librdkafka first waits for commits and stops under way.
 const START: Duration = Duration::from_secs(2);
 const START_RETRY: Duration = Duration::from_millis(10);
@@ -286,16 +289,31 @@ impl GroupConsumer {
     /// events are reported. librdkafka's threads end once the last queue is dropped, on a thread of their own.
     pub fn close(self: Arc<Self>, deadline: Duration) {
         let until = Instant::now() + deadline;
-        self.member.stop(until);
+        self.stop(until);
         if !self.stopped.wait_until(until) {
             tracing::warn!(client = self.client.name(), "the group was not left in time");
         }
     }
 }
 
+impl GroupConsumer {
+    /// Tells the polling thread to leave the group by `until`, and wakes it.
+    fn stop(&self, until: Instant) {
+        self.member.stop(until);
+        // SAFETY: a live consumer; the queue reference is returned.
+        unsafe {
+            let queue = rd_kafka_queue_get_consumer(self.client.ptr());
+            if !queue.is_null() {
+                rd_kafka_queue_yield(queue);
+                rd_kafka_queue_destroy(queue);
+            }
+        }
+    }
+}
+
 impl Drop for GroupConsumer {
     fn drop(&mut self) {
-        self.member.stop(Instant::now() + POLL);
+        self.stop(Instant::now() + DROPPED);
     }
 }
 

@@ -66,6 +66,8 @@ struct Prefetch {
     /// `fetch.wait.max.ms`: how long a broker holds a fetch that finds nothing. A partition whose queue was full
     /// when the fetch was sent waits that long for its next turn, so it must be short; but the request names every
     /// partition each time (librdkafka has no incremental fetch sessions), so it must not be short with thousands.
+    /// A partition that is alone waits for no other; there may be hundreds of such clients, and each asks so often. The
+    /// end of a partition is noticed that much later.
     wait_ms: u64,
 }
 
@@ -79,7 +81,7 @@ impl Prefetch {
             queue_records: (queue / RECORD_OVERHEAD).clamp(100, 10_000_000),
             partition_fetch: (share / 2 / EXPANSION).clamp(16 * KIB, 8 * MIB),
             response: (prefetch_bytes / 8).clamp(256 * KIB, 32 * MIB),
-            wait_ms: (partitions / 8).clamp(50, 250),
+            wait_ms: if partitions == 1 { 1000 } else { (partitions / 8).clamp(100, 250) },
         }
     }
 }
@@ -245,11 +247,11 @@ mod tests {
     }
 
     #[rstest]
-    #[case::few_partitions_little_memory(8 * MIB, 12, 341, 682, 87_381, MIB, 50)]
-    #[case::few_partitions_much_memory(256 * MIB, 12, 10_922, 21_845, 2_796_202, 32 * MIB, 50)]
-    #[case::one_partition(64 * MIB, 1, 32_768, 65_536, 8 * MIB, 8 * MIB, 50)]
+    #[case::few_partitions_little_memory(8 * MIB, 12, 341, 682, 87_381, MIB, 100)]
+    #[case::few_partitions_much_memory(256 * MIB, 12, 10_922, 21_845, 2_796_202, 32 * MIB, 100)]
+    #[case::one_partition(64 * MIB, 1, 32_768, 65_536, 8 * MIB, 8 * MIB, 1000)]
     #[case::many_idle_partitions(8 * MIB, 2000, 4, 100, 16 * KIB, MIB, 250)]
-    #[case::nothing_known(MIB, 0, 512, 1024, 131_072, 256 * KIB, 50)]
+    #[case::nothing_known(MIB, 0, 512, 1024, 131_072, 256 * KIB, 1000)]
     fn prefetch_is_derived_from_memory_and_partitions(
         #[case] bytes: u64,
         #[case] partitions: usize,

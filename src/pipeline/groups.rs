@@ -13,9 +13,10 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use super::clusters::SharedCluster;
 use super::consumer::now_ms;
 use crate::config::Job;
-use crate::kafka::admin::{Cluster, TIMEOUT};
+use crate::kafka::admin::TIMEOUT;
 use crate::kafka::groups::{GroupOffsets, OffsetsOfGroup};
 use crate::kafka::{KafkaError, Kind, TopicPartition};
 use crate::model::chain::GenerationRecord;
@@ -35,7 +36,7 @@ pub struct GroupKeeper {
     job: Arc<Job>,
     store: Arc<dyn Store>,
     /// Its own client, from the first round on.
-    cluster: Mutex<Option<Arc<Cluster>>>,
+    cluster: Arc<SharedCluster>,
     /// By topic.
     known: Mutex<HashMap<String, Known>>,
 }
@@ -62,8 +63,8 @@ pub struct Round {
 
 impl GroupKeeper {
     /// Of a job; nothing is asked yet.
-    pub fn new(job: Arc<Job>, store: Arc<dyn Store>) -> Arc<Self> {
-        Arc::new(Self { job, store, cluster: Mutex::default(), known: Mutex::default() })
+    pub fn new(job: Arc<Job>, store: Arc<dyn Store>, cluster: Arc<SharedCluster>) -> Arc<Self> {
+        Arc::new(Self { job, store, cluster, known: Mutex::default() })
     }
 
     /// Asks Kafka and saves what has changed, for topics in these generations.
@@ -92,16 +93,6 @@ impl GroupKeeper {
         round
     }
 
-    fn cluster(&self) -> Result<Arc<Cluster>, KafkaError> {
-        let mut cluster = self.cluster.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(cluster) = &*cluster {
-            return Ok(cluster.clone());
-        }
-        let new = Cluster::connect(&self.job.kafka)?;
-        *cluster = Some(new.clone());
-        Ok(new)
-    }
-
     /// What Kafka says of each topic. A topic that is not what its generation says is left out: its lanes will find that
     /// out, and begin a generation.
     async fn ask(
@@ -109,7 +100,7 @@ impl GroupKeeper {
         topics: &[Arc<GenerationRecord>],
         problems: &mut Vec<String>,
     ) -> Result<Vec<Observation>, KafkaError> {
-        let cluster = self.cluster()?;
+        let cluster = self.cluster.for_groups()?;
         let list = cluster.groups(TIMEOUT).await?;
         let is_complete = list.failures.is_empty();
         problems.extend(list.failures.iter().map(ToString::to_string));

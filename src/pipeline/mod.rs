@@ -16,6 +16,7 @@
 //! acknowledged object that nobody committed (found as the tail).
 
 pub mod budget;
+pub mod clusters;
 pub mod committer;
 pub mod consumer;
 pub mod encoder;

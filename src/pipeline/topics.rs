@@ -31,33 +31,46 @@ pub enum Sight {
     Gone,
 }
 
-/// What was seen, and when the question was asked.
-#[derive(Debug, Clone, Default)]
-pub struct Observation {
-    /// Per topic.
-    pub topics: BTreeMap<String, (Sight, Option<Instant>)>,
-    /// Why the last request failed, if it did.
-    pub error: Option<String>,
-}
+/// What was seen last of each topic, and when the question was asked.
+type Observation = BTreeMap<String, (Sight, Instant)>;
 
-/// Watches the topics of a job.
+/// What was seen last of each topic.
+pub type Sights = Arc<BTreeMap<String, Sight>>;
+
+/// Watches topics of a cluster.
 pub struct TopicWatch {
     cluster: Arc<Cluster>,
     topics: Mutex<BTreeSet<String>>,
+    /// Those of which somebody waits for something newer.
+    wanted: Mutex<BTreeSet<String>>,
     seen: watch::Sender<Observation>,
-    wanted: Notify,
+    /// Sent only when something is not as it was: whoever looks for that need not look at every observation.
+    changes: watch::Sender<Sights>,
+    wake: Notify,
 }
 
 impl TopicWatch {
     /// Watches topics of `cluster` on the current runtime until nobody holds it any more.
     pub fn start(cluster: Arc<Cluster>) -> Arc<Self> {
-        let topics = Mutex::new(BTreeSet::new());
-        let this = Arc::new(Self { cluster, topics, seen: watch::Sender::default(), wanted: Notify::new() });
+        let this = Arc::new(Self {
+            cluster,
+            topics: Mutex::default(),
+            wanted: Mutex::default(),
+            seen: watch::Sender::default(),
+            changes: watch::Sender::default(),
+            wake: Notify::new(),
+        });
         let weak = Arc::downgrade(&this);
         tokio::spawn(async move {
+            let mut all_at = Instant::now();
             while let Some(this) = weak.upgrade() {
-                this.look().await;
-                let _ = tokio::time::timeout(EVERY, this.wanted.notified()).await;
+                let all = Instant::now() >= all_at;
+                if all {
+                    all_at = Instant::now() + EVERY;
+                }
+                this.look(all).await;
+                let _ =
+                    tokio::time::timeout(all_at.saturating_duration_since(Instant::now()), this.wake.notified()).await;
                 tokio::time::sleep(APART).await;
             }
         });
@@ -66,13 +79,15 @@ impl TopicWatch {
 
     /// Watches these topics from now on, besides the others.
     pub fn add<'a>(&self, topics: impl IntoIterator<Item = &'a str>) {
-        self.topics.lock().unwrap_or_else(PoisonError::into_inner).extend(topics.into_iter().map(str::to_owned));
-        self.wanted.notify_one();
+        let topics: Vec<_> = topics.into_iter().map(str::to_owned).collect();
+        self.wanted.lock().unwrap_or_else(PoisonError::into_inner).extend(topics.iter().cloned());
+        self.topics.lock().unwrap_or_else(PoisonError::into_inner).extend(topics);
+        self.wake.notify_one();
     }
 
-    /// Watches what is observed.
-    pub fn subscribe(&self) -> watch::Receiver<Observation> {
-        self.seen.subscribe()
+    /// What changes from now on: an id, a partition count, a topic that comes or goes.
+    pub fn changes(&self) -> watch::Receiver<Sights> {
+        self.changes.subscribe()
     }
 
     /// The id of `topic` as observed after `moment`, waiting for as long as it takes. `None`: the broker tells no ids.
@@ -88,46 +103,58 @@ impl TopicWatch {
     pub async fn sight_after(&self, topic: &str, moment: Instant) -> Sight {
         let mut seen = self.seen.subscribe();
         loop {
-            let sight = seen.borrow_and_update().topics.get(topic).cloned();
-            if let Some((sight, Some(at))) = sight
+            let sight = seen.borrow_and_update().get(topic).cloned();
+            if let Some((sight, at)) = sight
                 && at > moment
             {
                 return sight;
             }
-            self.wanted.notify_one();
+            self.wanted.lock().unwrap_or_else(PoisonError::into_inner).insert(topic.to_owned());
+            self.wake.notify_one();
             if seen.changed().await.is_err() {
                 std::future::pending::<()>().await;
             }
         }
     }
 
-    async fn look(&self) {
-        let topics: Vec<String> = {
+    /// Asks for all topics, or only for those that somebody waits for.
+    async fn look(&self, all: bool) {
+        let wanted = std::mem::take(&mut *self.wanted.lock().unwrap_or_else(PoisonError::into_inner));
+        let topics: Vec<String> = if all {
             let topics = self.topics.lock().unwrap_or_else(PoisonError::into_inner);
-            topics.iter().cloned().collect()
+            topics.union(&wanted).cloned().collect()
+        } else {
+            wanted.into_iter().collect()
         };
         if topics.is_empty() {
             return;
         }
         // The moment of the question: the answer is at least as new.
         let asked = Instant::now();
-        let answer = self.cluster.describe(&topics, TIMEOUT).await;
-        self.seen.send_modify(|seen| match answer {
-            Err(error) => seen.error = Some(error.to_string()),
-            Ok(states) => {
-                seen.error = None;
-                for (topic, state) in states {
-                    let sight = match state {
-                        Ok(state) => Sight::There { id: state.id, partitions: state.partitions },
-                        Err(error) if error.kind == Kind::UnknownTopic => Sight::Gone,
-                        Err(error) => {
-                            seen.error = Some(error.to_string());
-                            continue;
-                        }
-                    };
-                    seen.topics.insert(topic, (sight, Some(asked)));
-                }
+        let states = match self.cluster.describe(&topics, TIMEOUT).await {
+            Ok(states) => states,
+            Err(error) => {
+                tracing::debug!(error = %error, "topics are not described");
+                // Whoever waits goes on waiting, and is asked for again.
+                return self.seen.send_modify(|_| ());
+            }
+        };
+        let sights = states.into_iter().filter_map(|(topic, state)| match state {
+            Ok(state) => Some((topic, Sight::There { id: state.id, partitions: state.partitions })),
+            Err(error) if error.kind == Kind::UnknownTopic => Some((topic, Sight::Gone)),
+            Err(error) => {
+                tracing::debug!(topic, error = %error, "a topic is not described");
+                None
             }
         });
+        let sights: BTreeMap<_, _> = sights.collect();
+        self.changes.send_if_modified(|known| {
+            let changed = sights.iter().any(|(topic, sight)| known.get(topic) != Some(sight));
+            if changed {
+                Arc::make_mut(known).extend(sights.clone());
+            }
+            changed
+        });
+        self.seen.send_modify(|seen| seen.extend(sights.into_iter().map(|(topic, sight)| (topic, (sight, asked)))));
     }
 }

@@ -15,6 +15,7 @@ use crate::kafka::settings::ConsumerSettings;
 use crate::kafka::{KafkaError, TopicPartition};
 use crate::metrics;
 use crate::pipeline::budget::{Budget, JobBudget};
+use crate::pipeline::clusters::{Clusters, SharedCluster};
 use crate::pipeline::committer::Committer;
 use crate::pipeline::groups::Round;
 use crate::pipeline::job::{Drain, FromGroup, JobRunner, Leave, Parts, SaveGroups};
@@ -54,6 +55,7 @@ pub struct Process {
     state: Option<State>,
     committer: Addr<Committer>,
     threads: Arc<Threads>,
+    clusters: Arc<Clusters>,
     io: tokio::runtime::Handle,
     /// What every job is doing.
     pub statuses: Statuses,
@@ -87,6 +89,7 @@ impl Process {
             state: Some(state),
             committer,
             threads,
+            clusters: Arc::default(),
             io,
             statuses: Statuses::default(),
             standing: Arc::new(Standing::new(&config.path)),
@@ -149,7 +152,8 @@ impl Process {
     ) -> Result<OpenJob> {
         let status = self.status(job);
         check_store(job, &*store).await?;
-        let cluster = Cluster::connect(&job.kafka).map_err(kafka_error)?;
+        let shared_cluster = self.cluster(job)?;
+        let cluster = shared_cluster.cluster.clone();
         let cluster_id = patiently(|| cluster.cluster_id(TIMEOUT)).await?;
         let selected = select_topics(job, &cluster, until_caught_up).await?;
         self.check_topics(job, &cluster, &selected).await?;
@@ -163,10 +167,11 @@ impl Process {
         }
         let (ended, reached) = oneshot::channel();
         let goal = if until_caught_up { Some(self.goal(job, &cluster, &selected).await?) } else { None };
-        let topics = self.watch(&cluster, &selected);
+        let topics = shared_cluster.topics.clone();
+        topics.add(selected.keys().map(String::as_str));
         let shared = self.shared(job, store.clone(), topics.clone());
         let (state, forks) = (self.state.clone(), shared.forks.clone());
-        let resolver = Resolver::new(job.clone(), store, cluster.clone(), cluster_id, state, topics, forks);
+        let resolver = Resolver::new(job.clone(), store, cluster, cluster_id, state, topics, forks);
         let names: BTreeSet<String> = selected.into_keys().collect();
         let (groups, events) = self.join(job, &names, partitions)?;
         let parts = Parts {
@@ -174,7 +179,7 @@ impl Process {
             shared,
             resolver,
             status: status.clone(),
-            cluster,
+            cluster: shared_cluster,
             io: self.io.clone(),
             topics: names,
             groups,
@@ -202,11 +207,10 @@ impl Process {
         }
     }
 
-    fn watch(&self, cluster: &Arc<Cluster>, selected: &BTreeMap<String, i32>) -> Arc<TopicWatch> {
+    /// The cluster of `job`, shared with the other jobs that are on it.
+    fn cluster(&self, job: &Job) -> Result<Arc<SharedCluster>> {
         let _in_runtime = self.io.enter();
-        let topics = TopicWatch::start(cluster.clone());
-        topics.add(selected.keys().map(String::as_str));
-        topics
+        self.clusters.get(&job.kafka).map_err(kafka_error)
     }
 
     fn join(

@@ -19,6 +19,7 @@ use futures_util::StreamExt;
 
 use self::failures::{Failures, patience};
 pub use self::groups::SaveGroups;
+use super::clusters::SharedCluster;
 use super::committer::{Forget, GroupCommit, Register, Remember};
 use super::consumer::Consumer;
 use super::groups::GroupKeeper;
@@ -71,7 +72,7 @@ pub struct JobRunner {
     shared: Shared,
     resolver: Arc<Resolver>,
     status: Arc<JobStatus>,
-    cluster: Arc<crate::kafka::admin::Cluster>,
+    cluster: Arc<SharedCluster>,
     io: tokio::runtime::Handle,
     tasks: Vec<Task>,
     lanes: HashMap<TopicPartition, Running>,
@@ -141,7 +142,7 @@ pub struct Parts {
     /// Where it says how it is.
     pub status: Arc<JobStatus>,
     /// The cluster.
-    pub cluster: Arc<crate::kafka::admin::Cluster>,
+    pub cluster: Arc<SharedCluster>,
     /// Where requests run.
     pub io: tokio::runtime::Handle,
     /// The topics it begins with.
@@ -160,7 +161,7 @@ impl JobRunner {
     /// A runner of these parts.
     pub fn new(parts: Parts) -> Self {
         let Parts { job, shared, resolver, status, cluster, io, topics, groups, events, goal, ended } = parts;
-        let keeper = GroupKeeper::new(job.clone(), shared.store.clone());
+        let keeper = GroupKeeper::new(job.clone(), shared.store.clone(), cluster.clone());
         Self {
             job,
             shared,

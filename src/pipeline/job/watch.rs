@@ -1,19 +1,19 @@
 //! What a job looks at again and again: the ends of the logs, the topics there are, lanes that do not move.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use actix::prelude::*;
 
 use super::{FromGroup, Goal, JobRunner, kafka_kind};
-use crate::kafka::admin::{End, TIMEOUT};
 use crate::kafka::{KafkaError, TopicPartition};
 use crate::metrics;
 use crate::pipeline::consumer::now_ms;
 use crate::pipeline::lane::{Lane, LaneNews};
 use crate::pipeline::resolve::Unresolved;
 use crate::pipeline::status::missing;
-use crate::pipeline::topics::{Observation, Sight};
+use crate::pipeline::topics::{Sight, Sights};
 
 /// How often the ends of the logs are asked for.
 const ENDS_EVERY: Duration = Duration::from_secs(5);
@@ -38,7 +38,7 @@ struct Ends(i64, Result<BTreeMap<TopicPartition, i64>, KafkaError>);
 /// The topics of the cluster.
 #[derive(Message)]
 #[rtype(result = "()")]
-struct Topics(Result<Vec<String>, KafkaError>);
+struct Topics(Result<Arc<Vec<String>>, KafkaError>);
 
 impl JobRunner {
     /// Begins to look.
@@ -57,11 +57,11 @@ impl JobRunner {
                 Some((event, events))
             }));
         }
-        let seen = self.shared.topics.subscribe();
+        let seen = self.shared.topics.changes();
         ctx.add_stream(futures_util::stream::unfold(seen, |mut seen| async move {
             seen.changed().await.ok()?;
-            let observation = seen.borrow_and_update().clone();
-            Some((observation, seen))
+            let sights = Changed(seen.borrow_and_update().clone());
+            Some((sights, seen))
         }));
     }
 
@@ -73,8 +73,7 @@ impl JobRunner {
         let (cluster, addr, isolation) = (self.cluster.clone(), ctx.address(), self.job.isolation);
         self.io.spawn(async move {
             let at = now_ms();
-            let ends = cluster.offsets(&partitions, End::Latest, isolation, TIMEOUT).await;
-            let ends = ends.map(|ends| ends.into_iter().filter_map(|(p, end)| Some((p, end.ok()?))).collect());
+            let ends = cluster.ends.ask(partitions, isolation).await;
             addr.do_send(Ends(at, ends));
         });
     }
@@ -85,8 +84,7 @@ impl JobRunner {
         }
         let (cluster, addr) = (self.cluster.clone(), ctx.address());
         self.io.spawn(async move {
-            let topics = cluster.topics(TIMEOUT).await;
-            addr.do_send(Topics(topics.map(|all| all.into_iter().map(|topic| topic.name).collect())));
+            addr.do_send(Topics(cluster.topic_names().await));
         });
     }
 
@@ -162,9 +160,9 @@ impl JobRunner {
     }
 
     /// A topic with another id than the one its lanes write for: they begin anew, before they send anything more.
-    fn check_ids(&mut self, seen: &Observation, ctx: &mut Context<Self>) {
+    fn check_ids(&mut self, seen: &Sights, ctx: &mut Context<Self>) {
         let changed = |lane: &Lane| {
-            let sight = seen.topics.get(&*lane.partition.topic).map(|(sight, _)| sight);
+            let sight = seen.get(&*lane.partition.topic);
             let expected = &lane.generation.topic_id;
             match sight {
                 Some(Sight::There { id: Some(id), .. }) => !expected.is_empty() && id != expected,
@@ -186,8 +184,11 @@ impl Goal {
     }
 }
 
-impl StreamHandler<Observation> for JobRunner {
-    fn handle(&mut self, seen: Observation, ctx: &mut Self::Context) {
+/// Something about topics has changed.
+struct Changed(Sights);
+
+impl StreamHandler<Changed> for JobRunner {
+    fn handle(&mut self, Changed(seen): Changed, ctx: &mut Self::Context) {
         self.check_ids(&seen, ctx);
     }
 
@@ -231,7 +232,7 @@ impl Handler<Topics> for JobRunner {
             }
         }
         let mut wanted: BTreeSet<String> = selection.literal.iter().cloned().collect();
-        wanted.extend(all.into_iter().filter(|topic| selection.takes(topic)));
+        wanted.extend(all.iter().filter(|topic| selection.takes(topic)).cloned());
         if wanted == self.topics || wanted.is_empty() {
             return; // there is no subscription to nothing
         }
