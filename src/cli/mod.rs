@@ -15,6 +15,7 @@ mod restore;
 mod run;
 mod show;
 mod status;
+mod verify;
 
 use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
@@ -105,6 +106,7 @@ enum Command {
     Run(run::Args),
     Restore(Box<restore::Args>),
     Info(info::Args),
+    Verify(verify::Args),
     Cat(cat::Args),
     Status(status::Args),
     Flush(orders::FlushArgs),
@@ -131,6 +133,7 @@ impl Command {
             Self::Run(args) => run::run(args, context).map(done),
             Self::Restore(args) => restore::run(&args, context),
             Self::Info(args) => info::run(args, context),
+            Self::Verify(args) => verify::run(args, context),
             Self::Cat(args) => cat::run(args, context),
             Self::Status(args) => status::run(&args, context),
             Self::Flush(args) => orders::flush(&args, context).map(done),
@@ -150,6 +153,7 @@ impl Command {
             Self::Run(args) => args.json,
             Self::Restore(args) => args.json,
             Self::Info(args) => args.json,
+            Self::Verify(args) => args.json,
             Self::Cat(args) => args.json,
             Self::Status(args) => args.json,
             Self::Flush(args) => args.json,
@@ -245,6 +249,22 @@ impl Context {
         match inspection.into_result() {
             Err(errors) if std::os::unix::net::UnixStream::connect(&socket).is_err() => Err(errors.into()),
             _ => Ok(socket),
+        }
+    }
+
+    /// As [`Self::load`]; without jobs where something is wrong with one of them. For commands that look at storage, and
+    /// to which jobs say only what to expect there.
+    ///
+    /// # Errors
+    /// As [`Self::load`], for the main file.
+    pub fn load_leniently(&self) -> Result<Config> {
+        match config::load(self.config.as_deref()) {
+            Ok(config) => self.start(Ok(config)),
+            Err(errors) => {
+                let config = self.load_main()?;
+                tracing::warn!("the jobs are left out of account: {errors}");
+                Ok(config)
+            }
         }
     }
 

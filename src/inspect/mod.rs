@@ -1,4 +1,6 @@
-//! Looking at a backup from the store alone: what there is, and what is in one object.
+//! Looking at a backup from the store alone: what there is, what is in one object, and whether
+//! everything is what it must be.
 
 pub mod cat;
 pub mod info;
+pub mod verify;

@@ -148,6 +148,16 @@ pub fn head_record(topic: &str, partition: i32) -> String {
     format!("{SYSTEM}/heads/{topic}/{partition}")
 }
 
+/// What the verifications of a job have shown, by mode.
+pub fn verify_record(job: &str, mode: &str) -> String {
+    format!("{SYSTEM}/status/verify-{mode}-{job}.json")
+}
+
+/// How far the lists of a topic reached when they were last verified.
+pub fn tails_record(topic: &str) -> String {
+    format!("{SYSTEM}/status/tails/{topic}.json")
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;

@@ -17,4 +17,5 @@ pub mod rotation;
 pub mod slot;
 pub mod standing;
 pub mod tail;
+pub mod verify;
 pub mod watermark;

@@ -8,15 +8,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::{StreamExt, TryStreamExt, stream};
+use futures_util::{Stream, StreamExt, TryStreamExt, stream};
 
 use super::header;
 use crate::error::{Error, Exit, Result};
 use crate::model::catalog::{self, Branch, Facts, StoredObject, TopicBackup};
-use crate::model::chain::GenerationRecord;
+use crate::model::chain::{GenerationError, GenerationRecord};
 use crate::model::key::{self, ObjectKey, PartitionPath};
 use crate::storage::retry::retry;
-use crate::storage::{Entry, Kind, Store, StoreError};
+use crate::storage::{Entry, Head, Kind, Metadata, Store, StoreError};
 
 /// How many objects are asked at the same time.
 const HEADS: usize = 48;
@@ -121,38 +121,77 @@ pub async fn each_object(
     }
 }
 
+/// Everything under a prefix in lexical order, a page at a time: one is asked for when the one before has been used.
+pub fn entries(store: &Arc<dyn Store>, prefix: String) -> impl Stream<Item = Result<Entry, StoreError>> + use<> {
+    let store = store.clone();
+    let pages = stream::try_unfold(Some(None::<String>), move |after| {
+        let (store, prefix) = (store.clone(), prefix.clone());
+        async move {
+            let Some(after) = after else { return Ok(None) };
+            let page = retry(PATIENCE, || store.list(&prefix, after.as_deref(), PAGE)).await?;
+            let last = page.entries.last().map(|entry| entry.key.clone()).filter(|_| page.more);
+            Ok(Some((stream::iter(page.entries.into_iter().map(Ok)), last.map(Some))))
+        }
+    });
+    pages.try_flatten()
+}
+
 /// Asks one object what it is.
 async fn ask(store: &Arc<dyn Store>, name: ObjectKey, entry: Entry, uuid: Option<&str>) -> Result<StoredObject> {
-    let head = retry(PATIENCE, || store.head(&entry.key)).await.map_err(failed)?;
     let offset = name.offset;
-    let Some(head) = head else {
+    let Some((head, word)) = word(store, &entry.key).await.map_err(failed)? else {
         let facts = Facts::Bad("it was listed, and is not there".to_owned());
         return Ok(StoredObject { key: entry.key, offset, size: entry.size, etag: entry.etag, facts });
     };
-    let facts = match Facts::from_metadata(&name, &head.metadata, uuid) {
-        Some(facts) => facts,
-        None => match header::read(store, &entry.key, &head).await.map_err(failed)? {
-            Ok(header) => Facts::from_metadata(&name, &header.metadata, uuid).unwrap_or(Facts::Older),
-            Err(why) => Facts::Bad(why),
-        },
+    let facts = match word {
+        Ok(metadata) => Facts::from_metadata(&name, &metadata, uuid).unwrap_or(Facts::Older),
+        Err(why) => Facts::Bad(why),
     };
     Ok(StoredObject { key: entry.key, offset, size: head.size, etag: head.etag, facts })
 }
 
+/// What an object says of itself in its metadata or, where those are not ours, in its Avro header; the inner error says
+/// why that is not one. `None` when it is not there.
+pub async fn word(
+    store: &Arc<dyn Store>,
+    key: &str,
+) -> std::result::Result<Option<(Head, std::result::Result<Metadata, String>)>, StoreError> {
+    let Some(head) = retry(PATIENCE, || store.head(key)).await? else { return Ok(None) };
+    if head.metadata.contains_key("format-version") {
+        let metadata = head.metadata.clone();
+        return Ok(Some((head, Ok(metadata))));
+    }
+    let header = header::read(store, key, &head).await?;
+    Ok(Some((head, header.map(|header| header.metadata))))
+}
+
 async fn records(store: &Arc<dyn Store>, topic: &str) -> Result<BTreeMap<u32, GenerationRecord>> {
+    let mut records = BTreeMap::new();
+    for (_, record) in each_record(store, topic).await? {
+        let record = record.map_err(|error| {
+            Error::new(Exit::ProblemFound, error.to_string())
+                .hint("nothing is restored without it, because the order of generations hangs on it")
+        })?;
+        records.insert(record.generation, record);
+    }
+    Ok(records)
+}
+
+/// The generation records of a topic by their keys, each with what is wrong with it.
+pub async fn each_record(
+    store: &Arc<dyn Store>,
+    topic: &str,
+) -> Result<Vec<(String, std::result::Result<GenerationRecord, GenerationError>)>> {
     let folder = key::generation_folder(topic);
-    let (mut records, mut after) = (BTreeMap::new(), None::<String>);
+    let (mut records, mut after) = (Vec::new(), None::<String>);
     loop {
         let page = retry(PATIENCE, || store.list(&folder, after.as_deref(), PAGE)).await.map_err(failed)?;
         after = page.entries.last().map(|entry| entry.key.clone());
-        for entry in page.entries.iter().filter(|entry| entry.key.ends_with(".json")) {
+        for entry in page.entries.into_iter().filter(|entry| entry.key.ends_with(".json")) {
             let body = retry(PATIENCE, || store.get(&entry.key)).await.map_err(failed)?;
             let gone = || Error::new(Exit::Failed, format!("{} vanished while it was read", entry.key));
-            let record = GenerationRecord::from_json(&entry.key, &body.ok_or_else(gone)?).map_err(|error| {
-                Error::new(Exit::ProblemFound, error.to_string())
-                    .hint("nothing is restored without it, because the order of generations hangs on it")
-            })?;
-            records.insert(record.generation, record);
+            let record = GenerationRecord::from_json(&entry.key, &body.ok_or_else(gone)?);
+            records.push((entry.key, record));
         }
         if !page.more || after.is_none() {
             return Ok(records);

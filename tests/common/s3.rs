@@ -140,6 +140,18 @@ impl Bucket {
             .map_err(|e| format!("{e:?}"))
     }
 
+    /// Writes an object with metadata (names without prefix).
+    pub fn put_with(&self, key: &str, content: &[u8], metadata: &BTreeMap<String, String>) {
+        let request = PutObjectRequest {
+            bucket: self.name.clone(),
+            key: key.to_owned(),
+            body: Some(content.to_vec().into()),
+            metadata: Some(metadata.clone().into_iter().collect()),
+            ..Default::default()
+        };
+        block_on(self.client.put_object(request)).unwrap_or_else(|e| panic!("put {key}: {e}"));
+    }
+
     /// Deletes an object.
     pub fn delete(&self, key: &str) {
         let request = DeleteObjectRequest { bucket: self.name.clone(), key: key.to_owned(), ..Default::default() };

@@ -19,3 +19,4 @@ mod restore;
 mod restore_target;
 mod resume;
 mod roundtrip;
+mod verify;

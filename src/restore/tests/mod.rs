@@ -35,7 +35,7 @@ use crate::storage::fault::{Fault, FaultStore};
 use crate::storage::file::FileStore;
 use crate::storage::{Body, Store};
 
-const UUID: &str = "5f3d0001-0000-4000-8000-000000000001";
+pub(crate) const UUID: &str = "5f3d0001-0000-4000-8000-000000000001";
 
 /// What a record is, owned, to compare.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -76,7 +76,7 @@ fn expected(offsets: impl IntoIterator<Item = i64>) -> Vec<Owned> {
 }
 
 /// An object of ours that covers `[start, next)`, with a record at each of `offsets`.
-fn object(partition: i32, start: i64, next: i64, offsets: &[i64]) -> (ObjectMeta, Vec<u8>) {
+pub(crate) fn object(partition: i32, start: i64, next: i64, offsets: &[i64]) -> (ObjectMeta, Vec<u8>) {
     let mut meta = ObjectMeta {
         generation: UUID.to_owned(),
         job: "orders".to_owned(),
@@ -103,6 +103,13 @@ fn object(partition: i32, start: i64, next: i64, offsets: &[i64]) -> (ObjectMeta
     (meta, bytes)
 }
 
+/// The bytes of an object with a record at every offset of its range.
+pub(crate) fn encode_like(meta: &ObjectMeta) -> Vec<u8> {
+    let mut batch = RecordBatch::default();
+    (meta.range_start..meta.next_offset).for_each(|offset| put(&mut batch, offset));
+    encode(meta, &batch)
+}
+
 fn encode(meta: &ObjectMeta, batch: &RecordBatch) -> Vec<u8> {
     let (sync, codec) = ([7; 16], Codec::Zstandard(1));
     let mut bytes = write_header(codec, &sync, &meta.to_metadata());
@@ -120,20 +127,20 @@ fn encode(meta: &ObjectMeta, batch: &RecordBatch) -> Vec<u8> {
     bytes
 }
 
-fn hash(bytes: &[u8]) -> String {
+pub(crate) fn hash(bytes: &[u8]) -> String {
     Sha256::digest(bytes).iter().map(|b| format!("{b:02x}")).collect()
 }
 
-struct Bed {
+pub(crate) struct Bed {
     _folder: tempfile::TempDir,
     plans: tempfile::TempDir,
-    store: Arc<dyn Store>,
+    pub(crate) store: Arc<dyn Store>,
     times: Times,
     offsets: BTreeMap<(String, i32), Offsets>,
 }
 
 impl Bed {
-    async fn new() -> Self {
+    pub(crate) async fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let store: Arc<dyn Store> = Arc::new(FileStore::open(folder.path(), "", Handle::current()).unwrap());
         let record = GenerationRecord {
@@ -163,7 +170,7 @@ impl Bed {
         }
     }
 
-    async fn add(&self, partition: i32, start: i64, next: i64, offsets: &[i64]) {
+    pub(crate) async fn add(&self, partition: i32, start: i64, next: i64, offsets: &[i64]) {
         let (meta, bytes) = object(partition, start, next, offsets);
         let name = PartitionPath::normal("t", 1, partition).object(start);
         self.store.create(&name, &Body::from(bytes), &meta.to_metadata()).await.unwrap();
