@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io::Write as _;
+use std::mem::ManuallyDrop;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::time::{Duration, Instant};
@@ -49,6 +50,8 @@ pub fn run(args: Args, context: &Context) -> Result<()> {
     let temporary = temporary.map_err(|e| Error::new(Exit::Failed, "temporary folder").because(e))?;
     let dir = args.dir.clone().unwrap_or_else(|| temporary.path().to_owned());
     let kafka = MockKafka::start(&[(SOURCE, PARTITIONS), (TARGET, PARTITIONS)]).map_err(kafka_error)?;
+    // It ends with the process: clients that are still closing would complain of a broker that has gone.
+    let kafka = ManuallyDrop::new(kafka);
     let main = write_configuration(&dir, &kafka.bootstrap())?;
     let context = Context { config: Some(main), verbosity: context.verbosity - 2, color: context.color };
     let config = context.load()?;
@@ -77,8 +80,7 @@ pub fn run(args: Args, context: &Context) -> Result<()> {
     say(&format!("   {compared} records are the same: keys, values, nulls, headers, timestamps, partitions."))?;
     say(&format!("Done in {:.1} s.", began.elapsed().as_secs_f64()))?;
     if args.keep || args.dir.is_some() {
-        let kept = temporary.keep();
-        let dir = if args.dir.is_some() { dir } else { kept };
+        let dir = if args.dir.is_some() { dir } else { temporary.keep() };
         let (bucket, dir) = (dir.join("bucket"), dir.display());
         say(&format!(
             "Look around in {dir}: kafka-backup info --storage file://{0}; kafka-backup cat FILE",

@@ -91,7 +91,12 @@ pub static MAIN: &[Key] = &[
         Is("auto"),
         "How log lines look. auto: as the journal wants them when it listens, else text.",
     ),
-    key("spool.dir", Path, Is(""), "Where open objects go when memory is short; \"\" is STATE_DIR/spool."),
+    key(
+        "spool.dir",
+        Path,
+        Is(""),
+        "Where open objects go when memory is short, and closed ones while the store is away; \"\" is STATE_DIR/spool.",
+    ),
     key(
         "spool.max",
         Size(16 * MIB, 1024 * TIB),

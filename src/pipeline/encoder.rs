@@ -285,6 +285,7 @@ impl Encoder {
             permit: self.held.take(memory),
             spool: closed.spool,
             slot,
+            copy: std::sync::Mutex::default(),
         });
         self.builder.release();
         self.overdue = false;

@@ -69,6 +69,20 @@ pub struct Sealed {
     pub spool: Option<Arc<super::spool::SpoolFile>>,
     /// One of the two closed objects that a lane may have.
     pub slot: OwnedSemaphorePermit,
+    /// Whether it is on disk, too.
+    pub copy: std::sync::Mutex<Copy>,
+}
+
+/// The copy on disk of a closed object that the bucket does not take.
+#[derive(Debug, Default)]
+pub enum Copy {
+    /// There is none.
+    #[default]
+    None,
+    /// There is one.
+    Kept(super::kept::KeptObject),
+    /// The bucket has the object.
+    Needless,
 }
 
 /// Uploader to committer: everything below `meta.next_offset` is durable.

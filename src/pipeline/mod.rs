@@ -23,6 +23,7 @@ pub mod encoder;
 pub mod generation;
 pub mod groups;
 pub mod job;
+mod kept;
 pub mod lane;
 pub mod message;
 pub mod open_object;
@@ -157,9 +158,7 @@ fn spawn_far_end(shared: &Shared, lane: &Arc<Lane>, begin: &Beginning) -> Addr<E
     let encode = &threads.encode[lane.number as usize % threads.encode.len()];
     let uploader = {
         let (lane, shared, tail) = (lane.clone(), shared.clone(), begin.tail_start);
-        Uploader::start_in_arbiter(&threads.upload.handle(), move |_| {
-            Uploader::new(&lane, tail, shared.store, shared.topics, shared.forks, shared.committer)
-        })
+        Uploader::start_in_arbiter(&threads.upload.handle(), move |_| Uploader::new(&lane, tail, &shared))
     };
     let (lane, shared, position) = (lane.clone(), shared.clone(), begin.position);
     Encoder::start_in_arbiter(&encode.handle(), move |_| {

@@ -182,7 +182,7 @@ pub fn gap_link(lane_meta: ObjectMeta) -> (Body, Metadata) {
 }
 
 /// The hash of a whole body, in hex.
-fn sha256(body: &Body) -> std::io::Result<String> {
+pub(super) fn sha256(body: &Body) -> std::io::Result<String> {
     let mut hash = Sha256::new();
     for piece in body.pieces() {
         match piece {

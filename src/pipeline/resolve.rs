@@ -6,7 +6,9 @@ use std::time::{Duration, Instant};
 
 use super::consumer::now_ms;
 use super::generation::{Forks, Generations, recorded};
+use super::kept;
 use super::open_object::gap_link;
+use super::spool::Spool;
 use super::topics::{Sight, TopicWatch};
 use crate::config::{Isolation, Job, OnRecreate};
 use crate::kafka::admin::{Cluster, End, TIMEOUT};
@@ -34,10 +36,19 @@ pub struct Resolver {
     pub(super) store: Arc<dyn Store>,
     pub(super) cluster: Arc<Cluster>,
     pub(super) cluster_id: String,
-    pub(super) state: Option<State>,
+    pub(super) local: Local,
     pub(super) topics: Arc<TopicWatch>,
     pub(super) generations: Generations,
     pub(super) forks: Arc<Forks>,
+}
+
+/// What this machine has of partitions besides the bucket.
+#[derive(Debug, Clone, Default)]
+pub struct Local {
+    /// What was committed.
+    pub state: Option<State>,
+    /// Where objects wait that the bucket did not take.
+    pub spool: Option<Arc<Spool>>,
 }
 
 /// A partition and where to go on with it.
@@ -147,12 +158,12 @@ impl Resolver {
         store: Arc<dyn Store>,
         cluster: Arc<Cluster>,
         cluster_id: String,
-        state: Option<State>,
+        local: Local,
         topics: Arc<TopicWatch>,
         forks: Arc<Forks>,
     ) -> Arc<Self> {
         let generations = Generations::default();
-        Arc::new(Self { job, store, cluster, cluster_id, state, topics, generations, forks })
+        Arc::new(Self { job, store, cluster, cluster_id, local, topics, generations, forks })
     }
 
     /// What the brokers know of many partitions, in a few requests for all. Those whose log range cannot be had are left
@@ -192,7 +203,7 @@ impl Resolver {
             let generation = self.generation(&partition.topic).await?;
             self.check_isolation(generation.as_deref())?;
             let found = match &generation {
-                Some(generation) => self.find_tail(partition, generation, asked.log.hi).await?,
+                Some(generation) => self.complete_tail(partition, generation, asked.log.hi).await?,
                 None => None,
             };
             let decision = self.decide(partition, generation.as_deref(), found.as_ref(), &asked).await?;
@@ -286,7 +297,7 @@ impl Resolver {
 
     fn hint(&self, partition: &TopicPartition, generation: &GenerationRecord) -> Option<state::Committed> {
         let key = state::key(self.store.url(), &partition.topic, partition.partition);
-        let known = self.state.as_ref()?.get(&key)?;
+        let known = self.local.state.as_ref()?.get(&key)?;
         // A hint with another generation's uuid does not exist.
         (known.generation.to_string() == generation.uuid).then_some(known)
     }
@@ -320,6 +331,30 @@ impl Resolver {
             }
         }
         Ok(found)
+    }
+
+    /// The last object of the partition, with what waited on disk for its turn stored before.
+    async fn complete_tail(
+        &self,
+        partition: &TopicPartition,
+        generation: &GenerationRecord,
+        hi: i64,
+    ) -> Result<Option<Found>, Unresolved> {
+        let mut found = self.find_tail(partition, generation, hi).await?;
+        loop {
+            let end = found.as_ref().map_or(generation.origin(partition.partition), |f| f.meta.next_offset);
+            let stored = match &self.local.spool {
+                Some(spool) => kept::store_next(spool, &*self.store, &self.job.id, partition, generation, end).await?,
+                None => false,
+            };
+            if !stored {
+                return Ok(found);
+            }
+            found = match self.find_tail(partition, generation, hi).await? {
+                Some(longer) if longer.meta.next_offset > end => Some(longer),
+                found => return Ok(found),
+            };
+        }
     }
 
     async fn search_tail(&self, path: &PartitionPath, origin: i64, hi: i64) -> Result<Option<i64>, Unresolved> {

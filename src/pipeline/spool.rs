@@ -1,7 +1,8 @@
 //! Where open objects go when memory is short: files that nobody but this process needs.
 //!
 //! Crash consistency: a spool file holds the blocks of one object that is still open or not yet acknowledged. Nothing in
-//! it is committed, so after a crash the records are read from Kafka again; files left over are deleted at start.
+//! it is committed, so after a crash the records are read from Kafka again; files left over are deleted at start. Closed
+//! objects that the bucket does not take are another matter, see [`super::kept`].
 
 use std::fs::File;
 use std::io::Write;
@@ -56,11 +57,12 @@ impl Spool {
                 std::fs::remove_file(path)?;
             }
         }
+        let kept = super::kept::take_stock(dir)?;
         let free = rustix::fs::statvfs(dir).map(|s| s.f_bavail.saturating_mul(s.f_frsize))?;
         Ok(Arc::new(Self {
             dir: dir.to_owned(),
             max: max.min(free / 2),
-            used: AtomicU64::new(0),
+            used: AtomicU64::new(kept),
             complained: Mutex::default(),
         }))
     }
@@ -80,9 +82,29 @@ impl Spool {
         news
     }
 
+    /// The folder.
+    pub(super) fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// Gives back what was reserved.
+    pub(super) fn release(&self, bytes: u64) {
+        self.used.fetch_sub(bytes, Ordering::AcqRel);
+    }
+
+    /// Takes so much of the spool, or nothing.
     fn reserve(&self, bytes: u64) -> Result<(), SpoolError> {
-        let reserve = |used: u64| used.checked_add(bytes).filter(|sum| *sum <= self.max);
-        let full = |used| SpoolError::Full { used, max: self.max };
+        self.reserve_below(bytes, self.max)
+    }
+
+    /// The same, for what must leave half of the spool to open objects.
+    pub(super) fn reserve_in_half(&self, bytes: u64) -> Result<(), SpoolError> {
+        self.reserve_below(bytes, self.max / 2)
+    }
+
+    fn reserve_below(&self, bytes: u64, max: u64) -> Result<(), SpoolError> {
+        let reserve = |used: u64| used.checked_add(bytes).filter(|sum| *sum <= max);
+        let full = |used| SpoolError::Full { used, max };
         self.used.fetch_update(Ordering::AcqRel, Ordering::Acquire, reserve).map(drop).map_err(full)
     }
 }

@@ -10,18 +10,24 @@
 //! gone by then is no obstacle: what was read of it may be the last copy.
 //!
 //! And it is sent only into the newest generation: another process may have begun one.
+//!
+//! While uploads fail, what is closed is copied to disk ([`super::kept`]): it may be what Kafka does not have any more.
 
 use std::collections::VecDeque;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, PoisonError, Weak};
 use std::time::Duration;
 
 use actix::prelude::*;
 
+use super::Shared;
 use super::committer::Committer;
 use super::generation::Forks;
+use super::kept::{self, KeptObject};
 use super::lane::{Lane, LaneGuard, LaneNews};
-use super::message::{Barrier, Durable, Sealed};
+use super::message::{Barrier, Copy, Durable, Sealed};
 use super::open_object::boot_time;
+use super::spool::Spool;
 use super::topics::{Sight, TopicWatch};
 use crate::metrics;
 use crate::model::chain::{Claim, Taken, taken};
@@ -32,6 +38,8 @@ use crate::storage::{Create, Kind, Store, StoreError};
 /// An object that waited longer than this looks at the tail again before it is sent: the names before it may have
 /// expired while the machine slept.
 const SLEEPER: Duration = Duration::from_secs(3600);
+/// An object that has waited for so long while uploads fail is copied to disk.
+const KEPT_AFTER: Duration = if cfg!(test) { Duration::from_millis(200) } else { Duration::from_secs(10) };
 /// "Taken", but nothing there: so often in a row, then it is trouble of its own.
 const GHOSTS: u32 = 3;
 
@@ -41,6 +49,9 @@ struct Upload {
     store: Arc<dyn Store>,
     topics: Arc<TopicWatch>,
     forks: Arc<Forks>,
+    spool: Arc<Spool>,
+    /// Uploads of this lane fail.
+    troubled: AtomicBool,
 }
 
 /// How an upload ended.
@@ -60,7 +71,7 @@ enum Attempt {
 }
 
 enum Work {
-    Sealed(Box<Sealed>),
+    Sealed(Arc<Sealed>),
     Barrier(Barrier),
 }
 
@@ -78,16 +89,17 @@ pub struct Uploader {
 
 impl Uploader {
     /// An uploader behind the object that starts at `tail_start`.
-    pub fn new(
-        lane: &Arc<Lane>,
-        tail_start: Option<i64>,
-        store: Arc<dyn Store>,
-        topics: Arc<TopicWatch>,
-        forks: Arc<Forks>,
-        committer: Addr<Committer>,
-    ) -> Self {
-        let upload = Arc::new(Upload { lane: lane.clone(), store, topics, forks });
+    pub fn new(lane: &Arc<Lane>, tail_start: Option<i64>, shared: &Shared) -> Self {
+        let upload = Arc::new(Upload {
+            lane: lane.clone(),
+            store: shared.store.clone(),
+            topics: shared.topics.clone(),
+            forks: shared.forks.clone(),
+            spool: shared.spool.clone(),
+            troubled: AtomicBool::new(false),
+        });
         let _guard = lane.guard("uploader");
+        let committer = shared.committer.clone();
         Self { upload, committer, tail_start, queue: VecDeque::new(), busy: false, ended: false, _guard }
     }
 
@@ -105,7 +117,7 @@ impl Uploader {
                     };
                     ctx.spawn(work.into_actor(self).map(|(sealed, outcome), act, ctx| {
                         act.busy = false;
-                        act.done(*sealed, outcome);
+                        act.done(&sealed, outcome);
                         act.pump(ctx);
                     }));
                 }
@@ -113,7 +125,7 @@ impl Uploader {
         }
     }
 
-    fn done(&mut self, sealed: Sealed, outcome: Outcome) {
+    fn done(&mut self, sealed: &Sealed, outcome: Outcome) {
         let lane = &self.upload.lane;
         match outcome {
             Outcome::Abandoned => self.ended = true,
@@ -123,6 +135,7 @@ impl Uploader {
             }
             Outcome::Durable => {
                 let meta = &sealed.meta;
+                sealed.stored();
                 self.tail_start = Some(meta.range_start);
                 lane.progress.durable(meta.next_offset, meta.records, meta.timestamps.map(|(_, max)| max));
                 lane.counters.records.inc_by(meta.records);
@@ -150,13 +163,13 @@ impl Upload {
     }
 
     async fn attempts(&self, sealed: &Sealed, tail_start: Option<i64>) -> Outcome {
-        let (mut backoff, mut ghosts, mut troubled) = (Backoff::default(), 0, false);
+        let (mut backoff, mut ghosts) = (Backoff::default(), 0);
         loop {
             let why = match self.attempt(sealed, tail_start).await {
-                Ok(Attempt::Ended(news)) => return self.finish(Outcome::Ended(news), troubled),
+                Ok(Attempt::Ended(news)) => return self.finish(Outcome::Ended(news)),
                 Ok(Attempt::Made(Create::Created)) => None,
                 Ok(Attempt::Made(Create::Exists)) => match self.look(sealed).await {
-                    Ok(Some(outcome)) => return self.finish(outcome, troubled),
+                    Ok(Some(outcome)) => return self.finish(outcome),
                     Ok(None) => {
                         ghosts += 1;
                         let text = || format!("{} is taken, but nothing is there", sealed.key);
@@ -166,24 +179,61 @@ impl Upload {
                 },
                 Err(_) if sealed.spool.as_ref().is_some_and(|spool| !spool.path().exists()) => {
                     let why = "the spool file of an object is gone".to_owned();
-                    return self.finish(Outcome::Ended(LaneNews::Failed { why }), troubled);
+                    return self.finish(Outcome::Ended(LaneNews::Failed { why }));
                 }
                 Err(error) => Some(self.failed(&error)),
             };
-            let Some(why) = why else { return self.finish(Outcome::Durable, troubled) };
+            let Some(why) = why else { return self.finish(Outcome::Durable) };
             if !why.is_empty() {
-                troubled = true;
+                self.troubled.store(true, Ordering::Relaxed);
                 self.lane.report(LaneNews::Trouble { why });
             }
             tokio::time::sleep(backoff.wait()).await;
         }
     }
 
-    fn finish(&self, outcome: Outcome, troubled: bool) -> Outcome {
-        if troubled {
+    fn finish(&self, outcome: Outcome) -> Outcome {
+        if self.troubled.swap(false, Ordering::Relaxed) {
             self.lane.report(LaneNews::Relieved);
         }
         outcome
+    }
+
+    /// Copies the object to disk when uploads fail for long, unless it is stored before. Holds nothing of it meanwhile.
+    async fn keep(self: Arc<Self>, sealed: Weak<Sealed>) {
+        loop {
+            tokio::time::sleep(KEPT_AFTER).await;
+            let Some(fetched) = sealed.upgrade().map(|sealed| sealed.fetched) else { return };
+            if !self.troubled.load(Ordering::Relaxed) {
+                continue;
+            }
+            // It must be this topic's, whatever becomes of the topic until the copy is asked for.
+            if self.is_another(&self.topics.sight_after(&self.lane.partition.topic, fetched).await) {
+                return;
+            }
+            let Some(object) = sealed.upgrade() else { return };
+            let (spool, copied) = (self.spool.clone(), object.clone());
+            let copy = move || kept::keep(&spool, &copied.meta, &copied.body);
+            match tokio::task::spawn_blocking(copy).await {
+                Ok(Ok(copy)) => {
+                    tracing::info!(job = %self.lane.job.id, path = %copy.path().display(), key = %object.key,
+                        "the bucket does not take this object; it is kept on disk");
+                    return object.kept(copy);
+                }
+                Ok(Err(error)) if self.spool.is_news() => {
+                    metrics::error("state", "disk");
+                    tracing::warn!(job = %self.lane.job.id, key = %object.key, error = %error,
+                        "an object that the bucket does not take cannot be kept on disk");
+                }
+                Ok(Err(_)) => {}
+                Err(_) => return, // the process ends
+            }
+        }
+    }
+
+    fn is_another(&self, sight: &Sight) -> bool {
+        let expected = &self.lane.generation.topic_id;
+        matches!(sight, Sight::There { id: Some(id), .. } if !expected.is_empty() && id != expected)
     }
 
     fn failed(&self, error: &StoreError) -> String {
@@ -198,12 +248,8 @@ impl Upload {
     /// Looks whether the object may be sent, and sends it.
     async fn attempt(&self, sealed: &Sealed, tail_start: Option<i64>) -> Result<Attempt, StoreError> {
         let (lane, topic) = (&self.lane, &self.lane.partition.topic);
-        let expected = &lane.generation.topic_id;
-        match self.topics.sight_after(topic, sealed.fetched).await {
-            Sight::There { id: Some(id), .. } if !expected.is_empty() && id != *expected => {
-                return Ok(Attempt::Ended(LaneNews::Recreated));
-            }
-            Sight::There { .. } | Sight::Gone => {}
+        if self.is_another(&self.topics.sight_after(topic, sealed.fetched).await) {
+            return Ok(Attempt::Ended(LaneNews::Recreated));
         }
         if self.forks.superseded(&*self.store, topic, lane.generation.generation).await? {
             return Ok(Attempt::Ended(LaneNews::Superseded));
@@ -233,6 +279,25 @@ impl Upload {
     }
 }
 
+impl Sealed {
+    /// There is a copy on disk now.
+    fn kept(&self, kept: KeptObject) {
+        let mut copy = self.copy.lock().unwrap_or_else(PoisonError::into_inner);
+        match *copy {
+            Copy::Needless => kept.discard(),
+            Copy::None | Copy::Kept(_) => *copy = Copy::Kept(kept),
+        }
+    }
+
+    /// The bucket has it.
+    fn stored(&self) {
+        let mut copy = self.copy.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Copy::Kept(kept) = std::mem::replace(&mut *copy, Copy::Needless) {
+            kept.discard();
+        }
+    }
+}
+
 impl Actor for Uploader {
     type Context = Context<Self>;
 
@@ -247,7 +312,9 @@ impl Handler<Sealed> for Uploader {
     type Result = ();
 
     fn handle(&mut self, sealed: Sealed, ctx: &mut Self::Context) {
-        self.queue.push_back(Work::Sealed(Box::new(sealed)));
+        let sealed = Arc::new(sealed);
+        ctx.spawn(self.upload.clone().keep(Arc::downgrade(&sealed)).into_actor(self));
+        self.queue.push_back(Work::Sealed(sealed));
         self.pump(ctx);
     }
 }

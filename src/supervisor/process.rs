@@ -21,7 +21,7 @@ use crate::pipeline::groups::Round;
 use crate::pipeline::job::{Drain, FromGroup, JobRunner, Leave, Parts, SaveGroups};
 use crate::pipeline::pool::BatchPool;
 use crate::pipeline::rate::RateLimit;
-use crate::pipeline::resolve::{Resolver, Unresolved};
+use crate::pipeline::resolve::{Local, Resolver, Unresolved};
 use crate::pipeline::spool::Spool;
 use crate::pipeline::status::JobStatus;
 use crate::pipeline::topics::TopicWatch;
@@ -171,7 +171,8 @@ impl Process {
         topics.add(selected.keys().map(String::as_str));
         let shared = self.shared(job, store.clone(), topics.clone());
         let (state, forks) = (self.state.clone(), shared.forks.clone());
-        let resolver = Resolver::new(job.clone(), store, cluster, cluster_id, state, topics, forks);
+        let local = Local { state, spool: Some(self.spool.clone()) };
+        let resolver = Resolver::new(job.clone(), store, cluster, cluster_id, local, topics, forks);
         let names: BTreeSet<String> = selected.into_keys().collect();
         let (groups, events) = self.join(job, &names, partitions)?;
         let parts = Parts {

@@ -3,11 +3,12 @@
 use std::fs;
 use std::time::{Duration, Instant};
 
-use crate::common::check::{assert_backed_up, assert_untouched, await_caught_up, stored};
+use crate::common::avro_reader;
+use crate::common::check::{assert_backed_up, assert_untouched, await_caught_up, await_covered, stored};
 use crate::common::env::Env;
 use crate::common::kafka::Kafka;
 use crate::common::proxy::{Fault, Hits, Proxy};
-use crate::common::record::numbered;
+use crate::common::record::{assert_same, numbered};
 use crate::common::{SOON, alone, beside_others, stack, unique, wait_until};
 
 /// 30 kills at random moments of a backup of more than 100 MB, the local state kept or lost. S3 answers a little late,
@@ -153,4 +154,43 @@ fn a_job_that_is_running_is_not_run_again() {
     await_caught_up(&kafka, &env.bucket, &topic);
     let second = env.kafka_backup_named("b", &["run", "twice", "--until-caught-up", "--json"]);
     second.fails_with(11, &[&group]);
+}
+
+/// The bucket is away for longer than Kafka keeps the records, and the daemon is killed meanwhile: what it had closed is
+/// on its disk and comes to the bucket all the same.
+#[test]
+fn what_waited_for_the_bucket_survives_a_kill_and_kafkas_retention() {
+    let _turn = beside_others();
+    let kafka = Kafka::shared();
+    let topic = kafka.topic("outage", 1, &[]);
+    let proxy = Proxy::start(stack::s3_endpoint());
+    let session = [("session.timeout.ms", "6000"), ("heartbeat.interval.ms", "1000")];
+    let env = Env::new();
+    let env = env.storage_behind(&proxy).kafka("main", stack::kafka_bootstrap(), &session).job(
+        "outage",
+        &[&topic],
+        "rotate_interval = \"1h\"\nflush_size = 100\n",
+    );
+    proxy.set(Fault::Status(503), Hits::DataPuts);
+    kafka.produce(&topic, 0, &numbered(0..250, 100));
+    let all = kafka.read(&topic, 0);
+    let daemon = env.daemon().ready();
+    let spool = env.state("a").join("spool");
+    let kept = || fs::read_dir(&spool).into_iter().flatten().filter(|e| is_closed(&e.as_ref().unwrap().path())).count();
+    wait_until("two closed objects on disk", SOON, || kept() == 2);
+    daemon.kill();
+    kafka.delete_records(&topic, 0, 200);
+    assert!(stored(&env.bucket).is_empty());
+
+    proxy.set(Fault::Pass, Hits::All);
+    let daemon = env.daemon().ready();
+    await_covered(&env.bucket, &format!("{topic}/0/"), 200);
+    assert!(daemon.stop().success());
+    let chain = avro_reader::read(&env.bucket, &topic, 0);
+    assert_same("backup", &all, &chain.records());
+    assert_eq!(kept(), 0);
+}
+
+fn is_closed(path: &std::path::Path) -> bool {
+    path.extension().is_some_and(|extension| extension == "closed")
 }

@@ -5,7 +5,7 @@ use crate::failpoint::fail_encoder;
 use crate::kafka::admin::Cluster;
 use crate::model::chain::GenerationRecord;
 use crate::model::key;
-use crate::pipeline::resolve::{Resolver, Unresolved};
+use crate::pipeline::resolve::{Local, Resolver, Unresolved};
 use crate::pipeline::status::JobState;
 use crate::pipeline::topics::TopicWatch;
 use crate::storage::fault::Fault;
@@ -207,7 +207,8 @@ async fn the_group_remembers_up_to_where_and_of_which_generation() {
     let uuid = bed.objects("t", 1, 0)[0].meta.generation.clone();
     let cluster = Cluster::connect(&job.kafka).unwrap();
     let topics = bed.io().block_on_here(async { TopicWatch::start(cluster.clone()) });
-    let resolver = Resolver::new(job, bed.store.clone(), cluster, String::new(), None, topics, Arc::default());
+    let local = Local::default();
+    let resolver = Resolver::new(job, bed.store.clone(), cluster, String::new(), local, topics, Arc::default());
     let asked = resolver.ask(&[at(0)]).await.unwrap();
     assert_eq!(asked[&at(0)].group, Some((10, uuid)));
 }
@@ -261,4 +262,70 @@ async fn a_spool_file_that_somebody_deleted_is_read_from_kafka_again() {
     for partition in 0..4 {
         assert_eq!(bed.chain("t", 1, partition, 0).1, (0..1500).collect::<Vec<_>>());
     }
+}
+
+/// An outage of the bucket that is longer than Kafka's retention, and a process that ends in it: what was closed by then
+/// is on disk, and nowhere else.
+#[actix::test]
+async fn what_waited_for_the_bucket_survives_that_kafka_has_deleted_it() {
+    let bed = Bed::new(&[("t", 1)]);
+    bed.produce("t", 0, 1000, 1000);
+    let job = bed.job("outage", |job| job.flush_size = 300);
+    let process = bed.process(BUDGET, 64 << 20, std::slice::from_ref(&job));
+    bed.store.add(Fault::before("create", Kind::Unavailable).under("t/").always());
+    let open = bed.open(&process, &job, false).await;
+    let spool = |n: u32| bed.dir.path().join(format!("spool-{n}"));
+    let kept = |n| std::fs::read_dir(spool(n)).unwrap().filter(|e| is_kept(&e.as_ref().unwrap().path())).count();
+    until("two closed objects on disk", || kept(0) == 2).await;
+    assert!(!open.end(Duration::from_millis(100)).await);
+    process.stop();
+    // The mock cluster keeps 5 MiB of a partition.
+    bed.produce("t", 0, 12_000, 1000);
+
+    bed.store.heal();
+    std::fs::rename(spool(0), spool(1)).unwrap();
+    assert!(bed.catch_up(&job).await);
+    let (ends, offsets) = bed.chain("t", 1, 0, 0);
+    assert_eq!(ends[..2], [300, 600]);
+    assert_eq!(offsets[..600], (0..600).collect::<Vec<_>>(), "of these there is no other copy");
+    assert_eq!(ends.last(), Some(&13_000));
+    assert_eq!(open_gaps(&bed), 1, "what was not closed is gone, and that is said");
+    assert_eq!(kept(1), 0, "what is stored is not needed any more");
+}
+
+fn is_kept(path: &std::path::Path) -> bool {
+    path.extension().is_some_and(|extension| extension == "closed")
+}
+
+/// The bucket came back in time, or another process was faster: the copies are of no more use.
+#[actix::test]
+async fn copies_on_disk_go_with_the_outage() {
+    let bed = Bed::new(&[("t", 1)]);
+    bed.produce("t", 0, 1000, 1000);
+    let job = bed.job("short-outage", |job| job.flush_size = 300);
+    let process = bed.process(BUDGET, 64 << 20, std::slice::from_ref(&job));
+    bed.store.add(Fault::before("create", Kind::Unavailable).under("t/").always());
+    let open = bed.open(&process, &job, false).await;
+    let spool = bed.dir.path().join("spool-0");
+    let kept = || std::fs::read_dir(&spool).unwrap().filter(|e| is_kept(&e.as_ref().unwrap().path())).count();
+    until("two closed objects on disk", || kept() == 2).await;
+    let copies = bed.dir.path().join("copies");
+    std::fs::create_dir(&copies).unwrap();
+    for entry in std::fs::read_dir(&spool).unwrap() {
+        let path = entry.unwrap().path();
+        std::fs::copy(&path, copies.join(path.file_name().unwrap())).unwrap();
+    }
+    assert!(process.spool_bytes() > 600_000);
+    bed.store.heal();
+    until("the copies to go", || kept() == 0 && process.spool_bytes() == 0).await;
+    assert!(open.end(SOON).await);
+    process.stop();
+
+    // As if they had been left behind by a process that died between the acknowledgement and the removal.
+    std::fs::rename(&copies, bed.dir.path().join("spool-1")).unwrap();
+    let before = bed.objects("t", 1, 0).len();
+    assert!(bed.catch_up(&job).await);
+    assert_eq!(bed.objects("t", 1, 0).len(), before);
+    assert_eq!(bed.chain("t", 1, 0, 0).1, (0..1000).collect::<Vec<_>>());
+    assert_eq!(std::fs::read_dir(bed.dir.path().join("spool-1")).unwrap().count(), 0);
 }
