@@ -166,7 +166,7 @@ fn as_text(inspection: &Inspection, offline: bool) -> String {
     text
 }
 
-fn as_json(inspection: &Inspection, offline: bool) -> String {
+pub(super) fn as_json(inspection: &Inspection, offline: bool) -> String {
     let layer = |layer: Layer| {
         let facts = json!({
             "checked": skipped(inspection, layer, offline).is_none(),

@@ -15,6 +15,7 @@ mod restore;
 mod run;
 mod show;
 mod status;
+mod support_bundle;
 mod verify;
 
 use std::io::{ErrorKind, Write};
@@ -112,6 +113,7 @@ enum Command {
     Flush(orders::FlushArgs),
     Pause(orders::PauseArgs),
     Resume(orders::ResumeArgs),
+    SupportBundle(support_bundle::Args),
     Demo(demo::Args),
     Completions(completions::Args),
     Man(man::Args),
@@ -139,6 +141,7 @@ impl Command {
             Self::Flush(args) => orders::flush(&args, context).map(done),
             Self::Pause(args) => orders::pause(&args, context).map(done),
             Self::Resume(args) => orders::resume(&args, context).map(done),
+            Self::SupportBundle(args) => support_bundle::run(&args, context).map(done),
             Self::Demo(args) => demo::run(args, context).map(done),
             Self::Completions(args) => completions::run(&args).map(done),
             Self::Man(args) => man::run(&args).map(done),
@@ -159,7 +162,7 @@ impl Command {
             Self::Flush(args) => args.json,
             Self::Pause(args) => args.json,
             Self::Resume(args) => args.json,
-            Self::Daemon(_) | Self::Demo(_) | Self::Completions(_) | Self::Man(_) => false,
+            Self::Daemon(_) | Self::SupportBundle(_) | Self::Demo(_) | Self::Completions(_) | Self::Man(_) => false,
         }
     }
 }

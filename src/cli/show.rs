@@ -43,7 +43,7 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
     print(&if args.json { as_json(&values) } else { as_text(&values) })
 }
 
-fn as_json(values: &[Shown]) -> String {
+pub(super) fn as_json(values: &[Shown]) -> String {
     let value = |shown: &Shown| {
         json!({
             "section": shown.section,

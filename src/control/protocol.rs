@@ -20,6 +20,8 @@ pub enum Request {
         /// Only this job.
         job: Option<String>,
     },
+    /// All metrics, as `/metrics` has them: a text.
+    Metrics,
     /// Make durable what a job has read so far: a [`Flushed`].
     Flush {
         /// Which job.
@@ -54,7 +56,7 @@ impl Request {
     /// Who may ask this.
     pub fn access(&self) -> Access {
         match self {
-            Self::Status { .. } => Access::Read,
+            Self::Status { .. } | Self::Metrics => Access::Read,
             Self::Flush { .. } | Self::Pause { .. } | Self::Resume { .. } => Access::Change,
         }
     }

@@ -29,6 +29,7 @@ pub type Notes = UnboundedSender<String>;
 pub async fn answer(daemon: &Daemon, request: Request, notes: &Notes) -> Result<Value> {
     match request {
         Request::Status { job } => value(&status(daemon, job)?),
+        Request::Metrics => value(&crate::scrape::metrics_text(&daemon.process)),
         Request::Flush { job, wait } => value(&flush(daemon, job, wait, notes).await?),
         Request::Pause { job, reason } => value(&asked(daemon.supervisor.send(Pause { job, reason }).await)?),
         Request::Resume { job } => value(&asked(daemon.supervisor.send(Resume { job }).await)?),

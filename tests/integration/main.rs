@@ -19,4 +19,5 @@ mod restore;
 mod restore_target;
 mod resume;
 mod roundtrip;
+mod support_bundle;
 mod verify;
