@@ -7,10 +7,12 @@ use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::format::{Format, Full, Writer};
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
+use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::registry::LookupSpan;
 
 use crate::cli::Color;
 use crate::config::LogFormat;
+use crate::metrics;
 
 /// Libraries that say at `info` and `debug` what only they care about. They are heard from `warn` on, unless
 /// `RUST_LOG` or `log.level` name them.
@@ -54,15 +56,30 @@ pub fn start(level: &str, format: LogFormat, verbosity: i16, color: Color) {
     };
     // Fails only where logging has begun already, which is as wanted.
     let _ = match format {
-        LogFormat::Json => tracing::subscriber::set_global_default(builder.json().with_ansi(false).finish()),
+        LogFormat::Json => {
+            tracing::subscriber::set_global_default(builder.json().with_ansi(false).finish().with(Counted))
+        }
         LogFormat::Journald => {
             let inner = Format::default().without_time().with_level(false).with_ansi(false);
-            tracing::subscriber::set_global_default(builder.with_ansi(false).event_format(Journal { inner }).finish())
+            let journal = builder.with_ansi(false).event_format(Journal { inner }).finish();
+            tracing::subscriber::set_global_default(journal.with(Counted))
         }
         LogFormat::Text | LogFormat::Auto => {
-            tracing::subscriber::set_global_default(builder.with_ansi(colored(color)).finish())
+            tracing::subscriber::set_global_default(builder.with_ansi(colored(color)).finish().with(Counted))
         }
     };
+}
+
+/// Counts what is logged, for `/metrics`.
+struct Counted;
+
+impl<S: Subscriber> tracing_subscriber::Layer<S> for Counted {
+    fn on_event(&self, event: &Event<'_>, _: tracing_subscriber::layer::Context<'_, S>) {
+        let level = *event.metadata().level();
+        if level <= Level::INFO {
+            metrics::logged(&level.as_str().to_lowercase());
+        }
+    }
 }
 
 /// The filter for a level of the configuration.

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::{LazyLock, Mutex, PoisonError};
 
-use prometheus::{Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, Opts, Registry};
+use prometheus::{GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, Opts, Registry};
 
 /// What `/metrics` shows.
 pub static REGISTRY: LazyLock<Registry> = LazyLock::new(Registry::new);
@@ -121,6 +121,66 @@ pub fn groups_not_saved(job: &str) {
     GROUP_FAILURES.with_label_values(&[job]).inc();
 }
 
+static KAFKA_REQUESTS: LazyLock<IntCounterVec> = LazyLock::new(|| {
+    let help = "Calls to brokers that were answered or failed, fetches excepted; result is ok or the kind of failure.";
+    counters("kafka_backup_kafka_requests_total", help, &["api", "result"])
+});
+static CREDENTIALS_EXPIRY: LazyLock<GaugeVec> = LazyLock::new(|| {
+    let help = "When the credentials in use expire; absent when they do not.";
+    register(GaugeVec::new(Opts::new("kafka_backup_credentials_expiry_timestamp_seconds", help), &["provider"]))
+});
+static LOG_MESSAGES: LazyLock<IntCounterVec> =
+    LazyLock::new(|| counters("kafka_backup_log_messages_total", "Lines logged.", &["level"]));
+
+/// Origins and kinds of [`error`]s.
+const COMPONENTS: [&str; 5] = ["kafka", "s3", "state", "codec", "config"];
+const KINDS: [&str; 6] = ["auth", "timeout", "throttle", "corrupt", "disk", "other"];
+/// Why offsets can be missing.
+const GAP_REASONS: [&str; 3] = ["retention", "compaction", "truncation"];
+const LEVELS: [&str; 3] = ["error", "warn", "info"];
+
+/// Shows every series whose labels are known beforehand as 0: what appears with the first failure only cannot be
+/// alerted on by its increase.
+pub fn initialise() {
+    for (component, kind) in COMPONENTS.iter().flat_map(|c| KINDS.map(|kind| (c, kind))) {
+        ERRORS.with_label_values(&[*component, kind]).inc_by(0);
+    }
+    LEVELS.iter().for_each(|level| LOG_MESSAGES.with_label_values(&[level]).inc_by(0));
+    STATE_REBUILDS.with_label_values(&["corrupt"]).inc_by(0);
+    for result in ["applied", "unchanged", "rejected"] {
+        RELOADS.with_label_values(&[result]).inc_by(0);
+    }
+    LazyLock::force(&STATE_SECONDS);
+    LazyLock::force(&SEGMENT_SECONDS);
+}
+
+/// The same for a job that was just configured.
+pub fn initialise_job(job: &str) {
+    for counter in [&SEGMENTS, &RESTARTS, &DISCOVERED] {
+        counter.with_label_values(&[job]).inc_by(0);
+    }
+}
+
+/// One call to the brokers has ended.
+pub fn kafka_request(api: &str, failure: Option<&crate::kafka::KafkaError>) {
+    let result = failure.map_or("ok", |error| error.kind.name());
+    KAFKA_REQUESTS.with_label_values(&[api, result]).inc();
+}
+
+/// Credentials of a store were loaded; `provider` is the profile, or `default`. `None`: they do not expire.
+pub fn credentials_loaded(provider: &str, expiry_seconds: Option<f64>) {
+    match expiry_seconds {
+        Some(at) => CREDENTIALS_EXPIRY.with_label_values(&[provider]).set(at),
+        // There is nothing to remove the first time.
+        None => _ = CREDENTIALS_EXPIRY.remove_label_values(&[provider]),
+    }
+}
+
+/// One line was logged.
+pub fn logged(level: &str) {
+    LOG_MESSAGES.with_label_values(&[level]).inc();
+}
+
 /// The local state was begun anew.
 pub fn state_rebuilt(reason: &str) {
     STATE_REBUILDS.with_label_values(&[reason]).inc();
@@ -167,6 +227,7 @@ impl TopicCounters {
     /// The counters of `topic` in `job`.
     pub fn of(job: &str, topic: &str) -> Self {
         let labels = [job, topic];
+        GAP_REASONS.iter().for_each(|reason| GAPS.with_label_values(&[job, topic, reason]).inc_by(0));
         Self {
             records: RECORDS.with_label_values(&labels),
             read_bytes: READ_BYTES.with_label_values(&labels),
@@ -217,13 +278,6 @@ static RELOADS: LazyLock<IntCounterVec> = LazyLock::new(|| {
 /// One reload ended: `applied`, `unchanged` or `rejected`.
 pub fn reloaded(result: &str) {
     RELOADS.with_label_values(&[result]).inc();
-}
-
-/// Shows zeros for what has not happened yet, so that a first time is an increase.
-pub fn initialise() {
-    for result in ["applied", "unchanged", "rejected"] {
-        RELOADS.with_label_values(&[result]);
-    }
 }
 
 #[cfg(test)]

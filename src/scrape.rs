@@ -4,16 +4,14 @@ use std::collections::BTreeMap;
 use std::sync::LazyLock;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use prometheus::{Encoder, GaugeVec, Opts, Registry, TextEncoder};
+use prometheus::{Counter, Encoder, GaugeVec, Opts, Registry, TextEncoder};
 
 use crate::kafka::TopicPartition;
 use crate::metrics;
+use crate::model::deadline::retention_deadline_ms;
 use crate::pipeline::status::{JobState, JobStatus, PartitionStatus};
 use crate::standing::ReloadResult;
 use crate::supervisor::Process;
-
-/// Per-partition series above this number are left out as a whole: a scrape must stay small.
-const MAX_PARTITION_SERIES: usize = 10_000;
 
 static STARTED: LazyLock<f64> = LazyLock::new(|| seconds(SystemTime::now()));
 
@@ -21,9 +19,10 @@ fn seconds(time: SystemTime) -> f64 {
     time.duration_since(UNIX_EPOCH).map_or(0.0, |d| d.as_secs_f64())
 }
 
-/// Remembers when the process started; called once, early.
+/// Remembers when the process started, and begins to count; called once, early.
 pub fn process_started() {
     LazyLock::force(&STARTED);
+    metrics::initialise();
 }
 
 /// When the process started, in seconds since 1970-01-01 UTC.
@@ -51,7 +50,7 @@ pub fn metrics_text(process: &Process) -> String {
     let gauges = Gauges(Registry::new());
     process_gauges(&gauges, process);
     config_gauges(&gauges, process);
-    job_gauges(&gauges, &process.all_statuses());
+    job_gauges(&gauges, &process.all_statuses(), process.max_partition_series());
     let mut families = metrics::REGISTRY.gather();
     families.extend(gauges.0.gather());
     families.sort_by(|a, b| a.name().cmp(b.name()));
@@ -66,7 +65,7 @@ fn process_gauges(gauges: &Gauges, process: &Process) {
     let info = gauges.family("kafka_backup_build_info", "Which build this is.", &["version", "revision"]);
     let revision = option_env!("KAFKA_BACKUP_REVISION").unwrap_or("unknown");
     info.with_label_values(&[env!("CARGO_PKG_VERSION"), revision]).set(1.0);
-    gauges.single("process_start_time_seconds", "When the process started.", *STARTED);
+    own_process(gauges);
     let (used, limit) = process.buffer();
     gauges.single("kafka_backup_buffer_bytes", "Memory of batches and open objects in use.", used as f64);
     gauges.single("kafka_backup_buffer_limit_bytes", "Memory that batches and open objects may use.", limit as f64);
@@ -96,7 +95,53 @@ fn config_gauges(gauges: &Gauges, process: &Process) {
     gauges.single("kafka_backup_config_drift", help, flag(config.drift.is_some()));
 }
 
-fn job_gauges(gauges: &Gauges, jobs: &[std::sync::Arc<JobStatus>]) {
+/// What Prometheus' own client libraries tell of a process, from proc(5); what cannot be read is left out.
+fn own_process(gauges: &Gauges) {
+    gauges.single("process_start_time_seconds", "When the process started.", *STARTED);
+    let read = |name: &str| std::fs::read_to_string(format!("/proc/self/{name}")).unwrap_or_default();
+    let status = read("status");
+    let field = |name: &str| -> Option<f64> {
+        let value = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))?;
+        value.split_whitespace().next()?.parse().ok()
+    };
+    for (name, help, value) in [
+        ("process_resident_memory_bytes", "Resident memory.", field("VmRSS").map(|kib| kib * 1024.0)),
+        ("process_virtual_memory_bytes", "Virtual memory.", field("VmSize").map(|kib| kib * 1024.0)),
+        ("process_threads", "Threads.", field("Threads")),
+        (
+            "process_open_fds",
+            "Open file descriptors.",
+            std::fs::read_dir("/proc/self/fd").ok().map(|d| d.count() as f64),
+        ),
+        ("process_max_fds", "How many file descriptors may be open.", max_fds(&read("limits"))),
+    ] {
+        if let Some(value) = value {
+            gauges.single(name, help, value);
+        }
+    }
+    if let Some(seconds) = cpu_seconds(&read("stat")) {
+        let help = "User and system CPU time spent.";
+        let counter = Counter::new("process_cpu_seconds_total", help).expect("the name is valid"); // a literal
+        counter.inc_by(seconds);
+        gauges.0.register(Box::new(counter)).expect("each name is used once"); // a literal
+    }
+}
+
+/// The soft limit of open files in /proc/self/limits.
+fn max_fds(limits: &str) -> Option<f64> {
+    let line = limits.lines().find_map(|line| line.strip_prefix("Max open files"))?;
+    line.split_whitespace().next()?.parse().ok()
+}
+
+/// User and system time in /proc/self/stat, which counts in hundredths of a second on every Linux there is.
+fn cpu_seconds(stat: &str) -> Option<f64> {
+    // The name of the program, in parentheses, may contain anything; the fields behind it do not.
+    let mut fields = stat.rsplit_once(')')?.1.split_whitespace().skip(11);
+    let mut ticks = || fields.next()?.parse::<f64>().ok();
+    Some((ticks()? + ticks()?) / 100.0)
+}
+
+fn job_gauges(gauges: &Gauges, jobs: &[std::sync::Arc<JobStatus>], max_series: u64) {
     let by_state = gauges.family("kafka_backup_jobs", "Jobs by state.", &["state"]);
     for (_, name) in JobState::ALL {
         by_state.with_label_values(&[name]).set(0.0);
@@ -111,6 +156,9 @@ fn job_gauges(gauges: &Gauges, jobs: &[std::sync::Arc<JobStatus>]) {
     let saved_help = "When positions of consumer groups were last saved as they were; no series where none are to be.";
     let saved_at = gauges.family("kafka_backup_groups_last_success_timestamp_seconds", saved_help, &["backup_job"]);
     let saved = gauges.family("kafka_backup_groups_saved", "Groups whose positions are saved.", &["backup_job"]);
+    let deadline_help = "When Kafka may delete the oldest record that is not durable; absent when none waits or Kafka \
+                         keeps them for ever.";
+    let deadline = gauges.family("kafka_backup_topic_retention_deadline_timestamp_seconds", deadline_help, &labels);
     let all: Vec<_> = jobs.iter().map(|job| (job, job.partitions())).collect();
     for (job, partitions) in &all {
         if let Some((at_ms, groups)) = job.groups() {
@@ -130,14 +178,29 @@ fn job_gauges(gauges: &Gauges, jobs: &[std::sync::Arc<JobStatus>]) {
                 lag.with_label_values(&[&job.job.id, &topic]).set(behind as f64);
             }
         }
+        for (topic, at_ms) in deadlines(job, partitions) {
+            deadline.with_label_values(&[&job.job.id, topic]).set(at_ms as f64 / 1000.0);
+        }
     }
     let series: usize = all.iter().map(|(_, partitions)| partitions.len()).sum();
-    let suppressed = series > MAX_PARTITION_SERIES;
+    let suppressed = series as u64 > max_series;
     let help = "1 when there are too many partitions for series of their own.";
     gauges.single("kafka_backup_metrics_partition_series_suppressed", help, f64::from(u8::from(suppressed)));
     if !suppressed {
         partition_gauges(gauges, &all);
     }
+}
+
+/// Per topic: when Kafka may delete the first record that is not durable, in milliseconds.
+fn deadlines<'p>(job: &JobStatus, partitions: &'p BTreeMap<TopicPartition, PartitionStatus>) -> BTreeMap<&'p str, i64> {
+    let mut earliest: BTreeMap<&str, i64> = BTreeMap::new();
+    for (partition, status) in partitions {
+        let retention = job.retention_ms(&partition.topic);
+        if let Some(at) = retention_deadline_ms(status.protected.at_ms(), status.lag(), retention) {
+            earliest.entry(&partition.topic).and_modify(|old| *old = at.min(*old)).or_insert(at);
+        }
+    }
+    earliest
 }
 
 /// Per topic: the oldest protected time of its partitions in seconds (0: one of them never), and the sum of their lags.
@@ -159,14 +222,16 @@ pub fn topics(
 }
 
 fn partition_gauges(gauges: &Gauges, all: &[(&std::sync::Arc<JobStatus>, BTreeMap<TopicPartition, PartitionStatus>)]) {
-    let family = |name: &str, help: &str| {
-        gauges.family(&format!("kafka_backup_partition_{name}"), help, &["backup_job", "topic", "partition"])
-    };
-    let protected = family("protected_timestamp_seconds", "Everything visible at this time is durable; 0 is never.");
-    let newest = family("newest_record_timestamp_seconds", "The newest durable record's own timestamp.");
-    let durable = family("durable_offset", "Everything below this offset is durable.");
-    let end = family("end_offset", "Where the log ended when it was last asked.");
-    let lag = family("lag_records", "Offsets not durable yet.");
+    let family = |name: &str, help: &str| gauges.family(name, help, &["backup_job", "topic", "partition"]);
+    let protected = family(
+        "kafka_backup_partition_protected_timestamp_seconds",
+        "Everything visible at this time is durable; 0 is never.",
+    );
+    let newest =
+        family("kafka_backup_partition_newest_record_timestamp_seconds", "The newest durable record's own timestamp.");
+    let durable = family("kafka_backup_partition_durable_offset", "Everything below this offset is durable.");
+    let end = family("kafka_backup_partition_end_offset", "Where the log ended when it was last asked.");
+    let lag = family("kafka_backup_partition_lag_records", "Offsets not durable yet.");
     for (job, partitions) in all {
         for (partition, status) in partitions {
             let number = partition.partition.to_string();
@@ -185,5 +250,21 @@ fn partition_gauges(gauges: &Gauges, all: &[(&std::sync::Arc<JobStatus>, BTreeMa
                 lag.with_label_values(&labels).set(behind as f64);
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_proc_says_is_read() {
+        assert_eq!(
+            max_fds("Limit  Soft Limit  Hard\nMax open files            1024                 4096  files\n"),
+            Some(1024.0)
+        );
+        let stat = "7 (a) b) S 1 7 7 0 -1 4194560 1 2 3 4 150 50 9 9 20 0 1 0 100 1 2 3";
+        assert_eq!(cpu_seconds(stat), Some(2.0));
+        assert_eq!(cpu_seconds(""), None);
     }
 }

@@ -212,9 +212,7 @@ impl Properties {
         match read_secret(&path) {
             Ok((secret, exposed)) => {
                 if exposed {
-                    let what = format!("{} can be read by everybody", path.display());
-                    let remedy = format!("chmod o= {}", path.display());
-                    self.unreadable.environment(Severity::Warning, at, key, Complaint::new(what, remedy));
+                    self.unreadable.environment(Severity::Warning, at, key, self::exposed(&path));
                 }
                 self.add(name, secret, Some(path), at)
             }
@@ -224,6 +222,16 @@ impl Properties {
             }
         }
     }
+}
+
+/// Everybody can read a file that should be secret.
+pub(super) fn exposed(path: &Path) -> Complaint {
+    Complaint::new(format!("{} can be read by everybody", path.display()), format!("chmod o= {}", path.display()))
+}
+
+/// Whether everybody can read a file.
+pub(super) fn is_exposed(path: &Path) -> bool {
+    std::fs::metadata(path).is_ok_and(|metadata| metadata.permissions().mode() & 0o004 != 0)
 }
 
 /// A secret, and whether everybody can read it.

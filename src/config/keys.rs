@@ -83,6 +83,12 @@ pub static MAIN: &[Key] = &[
         "Who may ask over HTTP: lines USER:HASH with bcrypt hashes, as `htpasswd -B` writes them. It is read again when \
          it changes. Without it everybody may who reaches http.listen.",
     ),
+    key(
+        "metrics.max_partition_series",
+        Count(0, 1_000_000),
+        Is("10000"),
+        "With more partitions than this, metrics of single partitions are left out; those of topics are always there.",
+    ),
     key("control.socket", Path, Is("/run/kafka-backup/control.sock"), "The unix socket for control."),
     key("log.level", LogLevel, Is("info"), "off, error, warn, info, debug or trace. The variable RUST_LOG wins."),
     key(

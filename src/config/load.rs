@@ -204,6 +204,7 @@ impl Loader {
             memory_budget: view.value("memory.budget", kind::size),
             http_listen: view.value("http.listen", kind::address),
             http: self.http_protection(view),
+            max_partition_series: view.value("metrics.max_partition_series", kind::count),
             control_socket,
             log_level: view.text("log.level"),
             log_format: match view.text("log.format").as_str() {
@@ -247,7 +248,16 @@ impl Loader {
             }
             _ => None,
         };
-        HttpProtection { tls, basic_auth_file: file("http.basic_auth_file") }
+        let basic_auth_file = file("http.basic_auth_file");
+        for (key, path) in [
+            ("http.tls_key_file", tls.as_ref().map(|tls| &tls.key)),
+            ("http.basic_auth_file", basic_auth_file.as_ref()),
+        ] {
+            if let Some(path) = path.filter(|path| cluster::is_exposed(path)) {
+                self.findings.environment(Severity::Warning, &view.origin(key), key, cluster::exposed(path));
+            }
+        }
+        HttpProtection { tls, basic_auth_file }
     }
 
     fn path(&mut self, view: &View, key: &str) -> PathBuf {

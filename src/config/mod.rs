@@ -62,6 +62,8 @@ pub struct Config {
     pub http_listen: Option<SocketAddr>,
     /// How HTTP is protected.
     pub http: HttpProtection,
+    /// Above so many partitions none has series of its own.
+    pub max_partition_series: u64,
     /// The unix socket for control.
     pub control_socket: PathBuf,
     /// Log level (an `EnvFilter` directive).

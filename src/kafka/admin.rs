@@ -16,6 +16,7 @@ use tokio::sync::oneshot;
 use super::ffi::{self, Client, Events, PartitionList, Role, borrowed_error, c_string, c_text, check, millis};
 use super::{KafkaError, Kind, TopicPartition, settings};
 use crate::config::{Isolation, KafkaConfig};
+use crate::metrics;
 
 /// How long a call may take when nothing else is said.
 pub const TIMEOUT: Duration = Duration::from_secs(30);
@@ -97,9 +98,10 @@ impl Cluster {
         Ok(Arc::new(Cluster { calls, name }))
     }
 
-    /// Has `call` made on the cluster's thread.
+    /// Has `call` made on the cluster's thread. `api` is what the request is counted as.
     pub(super) async fn ask<T: Send + 'static>(
         &self,
+        api: &'static str,
         call: impl FnOnce(&Client) -> Result<T, KafkaError> + Send + 'static,
     ) -> Result<T, KafkaError> {
         let (answer, answered) = oneshot::channel();
@@ -113,23 +115,25 @@ impl Cluster {
             message: "its thread has ended".into(),
         };
         self.calls.send(call).map_err(|_| ended())?;
-        answered.await.map_err(|_| ended())?
+        let answer = answered.await.map_err(|_| ended())?;
+        metrics::kafka_request(api, answer.as_ref().err());
+        answer
     }
 
     /// The cluster's id.
     pub async fn cluster_id(&self, timeout: Duration) -> Result<String, KafkaError> {
-        self.ask(move |client| cluster_id(client, timeout)).await
+        self.ask("cluster_id", move |client| cluster_id(client, timeout)).await
     }
 
     /// All topics the user may see, internal ones included.
     pub async fn topics(&self, timeout: Duration) -> Result<Vec<TopicInfo>, KafkaError> {
-        self.ask(move |client| topics(client, timeout)).await
+        self.ask("topics", move |client| topics(client, timeout)).await
     }
 
     /// The ids and partition counts of topics; an error each for those that are not there or not permitted.
     pub async fn describe(&self, topics: &[String], timeout: Duration) -> Result<Described, KafkaError> {
         let topics = topics.to_vec();
-        self.ask(move |client| describe(client, &topics, timeout)).await
+        self.ask("describe_topics", move |client| describe(client, &topics, timeout)).await
     }
 
     /// One end of partitions, asked in one call for all; an error each for those that could not be asked.
@@ -141,13 +145,13 @@ impl Cluster {
         timeout: Duration,
     ) -> Result<Offsets, KafkaError> {
         let partitions = partitions.to_vec();
-        self.ask(move |client| offsets(client, &partitions, end, isolation, timeout)).await
+        self.ask("offsets", move |client| offsets(client, &partitions, end, isolation, timeout)).await
     }
 
     /// The settings of topics, by topic and name. Empty with the mock cluster, which has none.
     pub async fn topic_configs(&self, topics: &[String], timeout: Duration) -> Result<Configs, KafkaError> {
         let topics = topics.to_vec();
-        self.ask(move |client| topic_configs(client, &topics, timeout)).await
+        self.ask("topic_configs", move |client| topic_configs(client, &topics, timeout)).await
     }
 
     /// Creates a topic; [`Kind::Exists`] when it is there. `None` takes the broker's replication factor.
@@ -183,7 +187,10 @@ impl Cluster {
         how: (Duration, bool),
     ) -> Result<(), KafkaError> {
         let (name, configs) = (name.to_owned(), configs.clone());
-        self.ask(move |client| create_topic(client, &name, partitions, replication_factor, &configs, how)).await
+        self.ask("create_topic", move |client| {
+            create_topic(client, &name, partitions, replication_factor, &configs, how)
+        })
+        .await
     }
 }
 

@@ -19,7 +19,7 @@ impl Cluster {
         timeout: Duration,
     ) -> Result<(), KafkaError> {
         let (topic, changes) = (topic.to_owned(), changes.to_vec());
-        self.ask(move |client| alter_topic(client, &topic, &changes, timeout)).await
+        self.ask("alter_topic", move |client| alter_topic(client, &topic, &changes, timeout)).await
     }
 }
 

@@ -22,6 +22,7 @@ use super::queue::{Message, PartitionQueue, Split};
 use super::settings::{self, ConsumerSettings};
 use super::{KafkaError, Kind, TopicPartition};
 use crate::config::KafkaConfig;
+use crate::metrics;
 
 /// How long the polling thread waits for an event. It is woken when it is to stop; a thread that wakes up by itself
 /// costs little, but hundreds of quiet clients are hundreds of threads.
@@ -502,6 +503,7 @@ impl Events for Member {
     }
 
     fn committed(&self, result: Result<(), KafkaError>) {
+        metrics::kafka_request("commit", result.as_ref().err());
         if let Err(error) = result {
             self.report(GroupEvent::CommitFailed(error));
         }

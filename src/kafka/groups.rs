@@ -45,13 +45,13 @@ pub type OffsetsOfGroup = BTreeMap<TopicPartition, (i64, String)>;
 impl Cluster {
     /// All consumer groups that the user may see, asked of all brokers. None with the mock cluster, which does not tell.
     pub async fn groups(&self, timeout: Duration) -> Result<GroupList, KafkaError> {
-        self.ask(move |client| groups(client, timeout)).await
+        self.ask("groups", move |client| groups(client, timeout)).await
     }
 
     /// What each of `groups` has committed, with the metadata beside it.
     pub async fn group_offsets(&self, groups: &[String], timeout: Duration) -> Result<GroupOffsets, KafkaError> {
         let groups = groups.to_vec();
-        self.ask(move |client| Ok(group_offsets(client, &groups, timeout))).await
+        self.ask("group_offsets", move |client| Ok(group_offsets(client, &groups, timeout))).await
     }
 
     /// Commits offsets with their metadata for a group that has no members; refused by the broker where it has some.
@@ -65,14 +65,14 @@ impl Cluster {
         timeout: Duration,
     ) -> Result<(), KafkaError> {
         let (group, offsets) = (group.to_owned(), offsets.to_vec());
-        self.ask(move |client| commit_for(client, &group, &offsets, timeout)).await
+        self.ask("commit_for", move |client| commit_for(client, &group, &offsets, timeout)).await
     }
 
     /// The live members of a consumer group, as `client id (member id) at host`; none for a group that does not exist
     /// (and with the mock cluster, which does not tell).
     pub async fn group_members(&self, group: &str, timeout: Duration) -> Result<Vec<String>, KafkaError> {
         let group = group.to_owned();
-        self.ask(move |client| group_members(client, &group, timeout)).await
+        self.ask("group_members", move |client| group_members(client, &group, timeout)).await
     }
 
     /// What a group has committed for partitions: next offset and metadata, or nothing.
@@ -83,7 +83,7 @@ impl Cluster {
         timeout: Duration,
     ) -> Result<Committed, KafkaError> {
         let (group, partitions) = (group.to_owned(), partitions.to_vec());
-        self.ask(move |client| committed(client, &group, &partitions, timeout)).await
+        self.ask("committed", move |client| committed(client, &group, &partitions, timeout)).await
     }
 }
 

@@ -65,6 +65,24 @@ pub enum Kind {
     Other,
 }
 
+impl Kind {
+    /// Its name, for metrics.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Auth => "auth",
+            Self::Timeout => "timeout",
+            Self::Unavailable => "unavailable",
+            Self::UnknownTopic => "unknown_topic",
+            Self::OutOfRange => "out_of_range",
+            Self::Fenced => "fenced",
+            Self::Config => "config",
+            Self::Exists => "exists",
+            Self::TooLarge => "too_large",
+            Self::Other => "other",
+        }
+    }
+}
+
 /// A failed Kafka call.
 #[derive(Debug, Clone, thiserror::Error)]
 #[error("kafka {operation}: {message}")]

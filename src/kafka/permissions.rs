@@ -28,7 +28,7 @@ impl Cluster {
         timeout: Duration,
     ) -> Result<BTreeMap<String, Permissions>, KafkaError> {
         let topics = topics.to_vec();
-        self.ask(move |client| permissions(client, &topics, timeout)).await
+        self.ask("permissions", move |client| permissions(client, &topics, timeout)).await
     }
 }
 

@@ -8,6 +8,7 @@ pub mod batch;
 pub mod catalog;
 pub mod chain;
 pub mod compacted;
+pub mod deadline;
 pub mod groups;
 pub mod key;
 pub mod object;

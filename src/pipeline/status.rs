@@ -8,6 +8,7 @@ use std::time::Duration;
 use super::lane::Progress;
 use crate::config::Job;
 use crate::kafka::TopicPartition;
+use crate::metrics;
 use crate::model::watermark::{Kept, Protected};
 
 /// How a job is.
@@ -108,11 +109,13 @@ struct Inner {
     groups: Option<(i64, usize)>,
     /// What was protected of partitions that are not ours now, or not yet.
     remembered: BTreeMap<TopicPartition, Kept>,
+    retention_ms: BTreeMap<String, i64>,
 }
 
 impl JobStatus {
     /// A job that has just begun.
     pub fn new(job: Arc<Job>) -> Arc<Self> {
+        metrics::initialise_job(&job.id);
         Arc::new(Self {
             rpo_target_ms: AtomicU64::new(millis(job.rpo_target)),
             job,
@@ -311,6 +314,16 @@ impl JobStatus {
                 }
             }
         }
+    }
+
+    /// So long Kafka keeps the records of the topics, in milliseconds; topics that are kept for ever are not in it.
+    pub fn observe_retention(&self, retention_ms: BTreeMap<String, i64>) {
+        self.inner().retention_ms = retention_ms;
+    }
+
+    /// How long Kafka keeps the records of a topic, in milliseconds; `None`: for ever, or it is not known.
+    pub fn retention_ms(&self, topic: &str) -> Option<i64> {
+        self.inner().retention_ms.get(topic).copied()
     }
 
     /// All partitions, with what is protected brought up to now.

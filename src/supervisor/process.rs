@@ -50,6 +50,7 @@ pub struct Process {
     budget: Arc<Budget>,
     budget_bytes: u64,
     prefetch_bytes: u64,
+    max_partition_series: u64,
     pool: Arc<BatchPool>,
     spool: Arc<Spool>,
     state: Option<State>,
@@ -84,6 +85,7 @@ impl Process {
             budget,
             budget_bytes: config.memory_budget,
             prefetch_bytes: prefetch / clients,
+            max_partition_series: config.max_partition_series,
             pool: Arc::default(),
             spool,
             state: Some(state),
@@ -99,6 +101,11 @@ impl Process {
     /// Bytes of batches and open objects in use, and how many may be.
     pub fn buffer(&self) -> (u64, u64) {
         self.budget.usage()
+    }
+
+    /// Above so many partitions none has series of its own.
+    pub fn max_partition_series(&self) -> u64 {
+        self.max_partition_series
     }
 
     /// Bytes in the spool.

@@ -7,6 +7,7 @@
 mod failures;
 mod group;
 mod groups;
+mod retention;
 mod watch;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -470,6 +471,7 @@ impl Actor for JobRunner {
         ctx.set_mailbox_capacity(4096);
         self.watch(ctx);
         self.keep_groups(ctx);
+        self.watch_retention(ctx);
         self.tell_if_reached();
     }
 }

@@ -109,6 +109,7 @@ impl Bed {
             memory_budget: budget,
             http_listen: None,
             http: crate::config::HttpProtection::default(),
+            max_partition_series: 10_000,
             control_socket: PathBuf::new(),
             log_level: String::new(),
             log_format: LogFormat::Auto,

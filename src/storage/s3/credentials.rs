@@ -28,6 +28,7 @@ use tracing::subscriber::NoSubscriber;
 
 use super::connect::{self, Connector, Dialer};
 use super::failure::{Failure, causes};
+use crate::metrics;
 use crate::storage::Kind;
 
 /// Credentials are renewed this long before they expire.
@@ -56,6 +57,11 @@ impl Chain {
     ) -> Result<Self, native_tls::Error> {
         let fixed = fixed.map(|(id, secret)| Credentials::new(id, secret, None, None, "fixed"));
         Ok(Self { profile, fixed, http: Http(connect::client(dialer.for_credentials())?) })
+    }
+
+    /// What it is called in metrics: its profile, or `default`.
+    fn name(&self) -> &str {
+        self.profile.as_deref().unwrap_or("default")
     }
 
     fn provider_config(&self) -> ProviderConfig {
@@ -128,7 +134,11 @@ impl Cache {
         let due = held.as_ref().is_none_or(|held| renewal_due(held, SystemTime::now()));
         if due {
             match self.chain.load(region).await {
-                Ok(credentials) => *held = Some(Held { credentials, loaded: Instant::now() }),
+                Ok(credentials) => {
+                    let expiry = credentials.expiry().and_then(|at| at.duration_since(SystemTime::UNIX_EPOCH).ok());
+                    metrics::credentials_loaded(self.chain.name(), expiry.map(|at| at.as_secs_f64()));
+                    *held = Some(Held { credentials, loaded: Instant::now() });
+                }
                 Err(failure) => match held.as_mut().filter(|held| !expired(&held.credentials, SystemTime::now())) {
                     Some(held) => {
                         tracing::warn!(error = %failure.message, "credentials not renewed, the old ones still hold");

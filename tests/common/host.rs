@@ -1,0 +1,184 @@
+//! A host with a systemd that was booted, and the packages that are installed on it.
+
+use std::fs::File;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::LazyLock;
+
+use super::{SOON, stack, wait_for};
+
+/// Where the tools that make packages are; `make package-tools` puts them there.
+fn tool(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("target/tools/bin").join(name)
+}
+
+/// The first reason why there can be no host here. `make test` as root has none.
+pub fn missing() -> Option<String> {
+    if !rustix::process::geteuid().is_root() {
+        return Some("root is needed".to_owned());
+    }
+    let found = |name: &str| {
+        let path = std::env::var_os("PATH").unwrap_or_default();
+        std::env::split_paths(&path).any(|folder| folder.join(name).exists())
+    };
+    let commands = ["debootstrap", "systemd-nspawn", "nsenter"].into_iter().find(|name| !found(name));
+    let tools = ["cargo-deb", "cargo-generate-rpm"].into_iter().find(|name| !tool(name).exists());
+    commands.or(tools).map(|name| format!("{name} is not installed"))
+}
+
+/// Whether the test goes on. A test that was left out is said aloud, and is a failure where everything must be there.
+pub fn can_run(test: &str, missing: Option<String>) -> bool {
+    let Some(why) = missing else { return true };
+    assert!(std::env::var_os("CI").is_none(), "{test} cannot run: {why}");
+    // Not captured, as println! would be.
+    let _ = std::io::Write::write_all(&mut std::io::stderr(), format!("\n*** SKIPPED {test}: {why} ***\n").as_bytes());
+    false
+}
+
+/// A port of this machine nobody listens on.
+pub fn free_port() -> u16 {
+    std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap().port()
+}
+
+/// Makes the packages from the binary under test, which is what `make packages` makes from the optimised one.
+pub struct Packages {
+    dir: tempfile::TempDir,
+}
+
+impl Packages {
+    /// Writes what they hold besides the binary, once for all tests.
+    pub fn stage() -> Self {
+        static STAGED: LazyLock<()> = LazyLock::new(|| {
+            let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+            let mut stage = Command::new(root.join("packaging/stage.sh"));
+            stage.arg(env!("CARGO_BIN_EXE_kafka-backup")).arg(root.join("target/package"));
+            stack::run(stage);
+        });
+        LazyLock::force(&STAGED);
+        let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+        Self { dir: tempfile::tempdir_in(root.join("target")).unwrap() }
+    }
+
+    /// The Debian package with this version.
+    pub fn deb(&self, version: &str) -> PathBuf {
+        let path = self.dir.path().join(format!("kafka-backup_{version}.deb"));
+        let mut make = Command::new(tool("cargo-deb"));
+        make.current_dir(env!("CARGO_MANIFEST_DIR"))
+            .args(["deb", "--quiet", "--no-build", "--locked", "--offline", "--profile", "dev", "--fast", "--strip"])
+            .args(["--deb-version", version, "--output"])
+            .arg(&path);
+        stack::run(make);
+        path
+    }
+
+    /// The rpm.
+    pub fn rpm(&self) -> PathBuf {
+        let path = self.dir.path().join("kafka-backup.rpm");
+        // Unlike the other one, this tool does not strip.
+        let stripped = self.dir.path().join("debug/kafka-backup");
+        std::fs::create_dir_all(stripped.parent().unwrap()).unwrap();
+        let mut strip = Command::new("strip");
+        strip.arg(env!("CARGO_BIN_EXE_kafka-backup")).arg("-o").arg(stripped);
+        stack::run(strip);
+        let mut make = Command::new(tool("cargo-generate-rpm"));
+        make.current_dir(env!("CARGO_MANIFEST_DIR"))
+            .args(["generate-rpm", "--profile", "dev", "--payload-compress", "none"])
+            .arg("--target-dir")
+            .arg(self.dir.path())
+            .arg("--output")
+            .arg(&path);
+        stack::run(make);
+        path
+    }
+}
+
+/// The booted host; gone when dropped.
+pub struct Host {
+    dir: tempfile::TempDir,
+    served: Child,
+}
+
+impl Host {
+    /// Boots one.
+    pub fn boot() -> Self {
+        let parent = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/stack");
+        std::fs::create_dir_all(&parent).unwrap();
+        let dir = tempfile::Builder::new().prefix("host.").tempdir_in(parent).unwrap();
+        // The host's users look at it, too.
+        std::fs::set_permissions(dir.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+        stack::run(script("new", dir.path()));
+        let mut serve = script("serve", dir.path());
+        let console = dir.path().with_extension("console");
+        serve.stdin(Stdio::null()).stdout(File::create(&console).unwrap()).stderr(File::create(&console).unwrap());
+        // SAFETY: prctl is async-signal-safe and touches nothing of the parent.
+        unsafe {
+            serve.pre_exec(|| {
+                // Nothing outlives a test run that is killed.
+                Ok(rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL))?)
+            });
+        }
+        let host = Self { served: serve.spawn().unwrap(), dir };
+        stack::run(script("await", host.dir.path()));
+        host
+    }
+
+    /// A path of the host as it is seen from here.
+    pub fn path(&self, inside: &str) -> PathBuf {
+        self.dir.path().join(inside.trim_start_matches('/'))
+    }
+
+    /// Writes a file of root's, mode 0644.
+    pub fn write(&self, inside: &str, text: &str) {
+        let path = self.path(inside);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, text).unwrap();
+    }
+
+    /// Exit status of a shell command on the host and what it said.
+    pub fn try_sh(&self, command: &str) -> (i32, String) {
+        let mut run = script("run", self.dir.path());
+        run.args(["/bin/sh", "-c", &format!("{command} 2>&1")]).env_clear();
+        run.env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin").env("DEBIAN_FRONTEND", "noninteractive").env("LC_ALL", "C");
+        let output = run.stdin(Stdio::null()).output().unwrap();
+        (output.status.code().unwrap_or(-1), String::from_utf8_lossy(&output.stdout).into_owned())
+    }
+
+    /// What a shell command says that must succeed.
+    pub fn sh(&self, command: &str) -> String {
+        let (code, said) = self.try_sh(command);
+        assert_eq!(code, 0, "{command}: {}\n{said}", self.journal());
+        said
+    }
+
+    /// A property of a unit.
+    pub fn show(&self, unit: &str, property: &str) -> String {
+        self.sh(&format!("systemctl show -P {property} '{unit}'")).trim().to_owned()
+    }
+
+    /// Waits until a property of the daemon's unit is as it should.
+    pub fn await_show(&self, property: &str, holds: impl Fn(&str) -> bool) -> String {
+        wait_for(&format!("{property} of the unit\n{}", self.journal()), SOON, || {
+            Some(self.show("kafka-backup", property)).filter(|value| holds(value))
+        })
+    }
+
+    /// What the daemon's unit has logged.
+    pub fn journal(&self) -> String {
+        self.try_sh("journalctl -u kafka-backup -o cat --no-pager").1
+    }
+}
+
+impl Drop for Host {
+    fn drop(&mut self) {
+        let _ = self.served.kill();
+        let _ = self.served.wait();
+        let _ = std::fs::remove_file(self.dir.path().with_extension("console"));
+    }
+}
+
+fn script(what: &str, dir: &Path) -> Command {
+    let mut command = Command::new(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/stack/systemd-host.sh"));
+    command.arg(what).arg(dir);
+    command
+}

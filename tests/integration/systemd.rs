@@ -1,0 +1,280 @@
+//! The Debian package on a host with a real systemd: a job against the real Kafka and the real S3, inside the sandbox of
+//! the unit that is shipped, from installation to purge.
+
+use std::time::{Duration, Instant};
+
+use crate::common::check::{assert_backed_up, assert_untouched, await_caught_up, await_covered, covered, stored};
+use crate::common::host::{Host, Packages, can_run, free_port, missing};
+use crate::common::kafka::Kafka;
+use crate::common::record::numbered;
+use crate::common::s3::Bucket;
+use crate::common::{SOON, alone, stack, wait_until};
+
+/// The host, what is backed up on it, and where to.
+struct Daemon {
+    host: Host,
+    kafka: Kafka,
+    bucket: Bucket,
+    topic: String,
+}
+
+impl Daemon {
+    fn pid(&self) -> String {
+        self.host.show("kafka-backup", "MainPID")
+    }
+
+    fn status(&self) -> String {
+        self.host.show("kafka-backup", "StatusText")
+    }
+
+    fn produce(&self, from: i64, until: i64) {
+        self.kafka.produce(&self.topic, 0, &numbered(from..until, 100));
+    }
+
+    fn caught_up(&self) {
+        await_caught_up(&self.kafka, &self.bucket, &self.topic);
+    }
+
+    fn job(&self, id: &str, lines: &str) {
+        self.host.write(&format!("/etc/kafka-backup/jobs.d/{id}.toml"), lines);
+    }
+}
+
+/// One test, in the order in which an operator does these things: booting a host for each would take longer than all.
+#[test]
+fn the_life_of_an_installation() {
+    if !can_run("the Debian package on a booted systemd", missing()) {
+        return;
+    }
+    let _turn = alone();
+    let packages = Packages::stage();
+    let (old, new) = (packages.deb("0.0.9-1"), packages.deb("0.1.0-1"));
+    let host = Host::boot();
+    std::fs::copy(old, host.path("/root/old.deb")).unwrap();
+    std::fs::copy(new, host.path("/root/new.deb")).unwrap();
+    // The network is that of this machine, where the usual port may be taken.
+    let port = free_port();
+    host.write(
+        "/etc/systemd/system/kafka-backup.service.d/port.conf",
+        &format!("[Service]\nEnvironment=KAFKA_BACKUP__HTTP__LISTEN=127.0.0.1:{port}\n"),
+    );
+    let kafka = Kafka::shared();
+    let topic = kafka.topic("systemd", 1, &[]);
+    let daemon = Daemon { host, kafka, bucket: Bucket::create(), topic };
+
+    starts_without_a_job(&daemon);
+    takes_a_job_and_reads_its_secrets_inside_the_sandbox(&daemon);
+    a_restart_goes_on_where_it_was(&daemon);
+    a_stop_makes_durable_what_was_read(&daemon);
+    a_full_disk_is_survived(&daemon);
+    a_stopped_process_is_killed_and_started_again(&daemon);
+    restores_by_its_own_unit(&daemon);
+    an_upgrade_restarts_and_keeps_what_was_edited(&daemon);
+    nothing_secret_was_logged(&daemon);
+    removal_and_purge_leave_the_backup_alone(&daemon);
+}
+
+/// Installed and started; nothing to do, and it says so.
+fn starts_without_a_job(daemon: &Daemon) {
+    let host = &daemon.host;
+    host.sh("dpkg -i /root/old.deb");
+    assert_eq!(host.show("kafka-backup", "ActiveState"), "active");
+    assert_eq!(host.show("kafka-backup", "UnitFileState"), "enabled");
+    assert!(daemon.status().starts_with("idle: no jobs in /etc/kafka-backup/jobs.d"), "{}", daemon.status());
+    let modes =
+        host.sh("stat -c '%A %U:%G %n' /etc/kafka-backup /etc/kafka-backup/* /var/lib/kafka-backup /run/kafka-backup");
+    for line in [
+        "drwxr-xr-x root:root /etc/kafka-backup",
+        "drwxr-xr-x root:root /etc/kafka-backup/jobs.d",
+        "drwxr-xr-x root:root /etc/kafka-backup/restore.d",
+        "drwxr-x--- root:kafka-backup /etc/kafka-backup/secrets",
+        "-rw-r--r-- root:root /etc/kafka-backup/kafka-backup.toml",
+        "drwx------ kafka-backup:kafka-backup /var/lib/kafka-backup",
+        "drwxr-x--- kafka-backup:kafka-backup /run/kafka-backup",
+    ] {
+        assert!(modes.contains(line), "{line} is not in\n{modes}");
+    }
+    host.sh("systemctl cat kafka-backup-verify@main.service kafka-backup-restore@x.service");
+    assert_eq!(host.show("kafka-backup-verify@main.timer", "ActiveState"), "inactive");
+    assert_eq!(host.try_sh("systemctl is-enabled kafka-backup-verify@main.timer").1.trim(), "disabled");
+    assert_eq!(host.sh("systemctl list-units --failed --no-legend 'kafka*'"), "");
+    let verify = "systemd-analyze verify --man=no kafka-backup.service kafka-backup-verify@main.service \
+                  kafka-backup-verify@main.timer kafka-backup-restore@x.service";
+    assert_eq!(host.sh(verify), "", "programs and keys of the units are all there");
+}
+
+const SECRET_KEY: &str = stack::SECRET_KEY;
+
+/// The main file is edited, a job is dropped in; the keys of the store are in a file that only the daemon reads.
+fn takes_a_job_and_reads_its_secrets_inside_the_sandbox(daemon: &Daemon) {
+    let host = &daemon.host;
+    let keys = format!("[default]\naws_access_key_id = {}\naws_secret_access_key = {SECRET_KEY}\n", stack::ACCESS_KEY);
+    host.write("/etc/kafka-backup/secrets/aws", &keys);
+    host.sh("chown root:kafka-backup /etc/kafka-backup/secrets/aws && chmod 0640 /etc/kafka-backup/secrets/aws");
+    let environment = "KAFKA_BACKUP_OPTS=\"\"\nAWS_SHARED_CREDENTIALS_FILE=/etc/kafka-backup/secrets/aws\n\
+                       AWS_EC2_METADATA_DISABLED=true\nRUST_LOG=info,kafka_backup=trace\n";
+    host.write("/etc/default/kafka-backup", environment);
+    let main = format!(
+        "# edited\n[kafka.main]\nbootstrap_servers = [{:?}]\n[kafka.main.properties]\n\
+         \"session.timeout.ms\" = \"6000\"\n[storage.main]\ntype = \"s3\"\nbucket = {:?}\n\
+         region = \"us-east-1\"\nendpoint = {:?}\npath_style = true\n",
+        stack::kafka_bootstrap(),
+        daemon.bucket.name,
+        stack::s3_endpoint(),
+    );
+    host.write("/etc/kafka-backup/kafka-backup.toml", &main);
+    daemon.job("orders", &format!("topics = [{:?}]\nrotate_interval = \"1s\"\n", daemon.topic));
+    daemon.produce(0, 1_000);
+    host.sh("systemctl restart kafka-backup");
+    daemon.caught_up();
+    assert_backed_up(&daemon.kafka, &daemon.bucket, &daemon.topic);
+    let scrape = scrape(host);
+    assert!(scrape.contains("kafka_backup_records_total{backup_job=\"orders\""), "{scrape}");
+}
+
+/// What `/metrics` says on the host.
+fn scrape(host: &Host) -> String {
+    let listen = host.sh("systemctl show -P Environment kafka-backup");
+    let address = listen.trim().rsplit('=').next().unwrap().to_owned();
+    let mut stream = std::net::TcpStream::connect(address).unwrap();
+    std::io::Write::write_all(&mut stream, b"GET /metrics HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n").unwrap();
+    std::io::read_to_string(stream).unwrap()
+}
+
+fn a_restart_goes_on_where_it_was(daemon: &Daemon) {
+    let before = daemon.pid();
+    daemon.host.sh("systemctl restart kafka-backup");
+    assert_ne!(daemon.pid(), before);
+    daemon.produce(1_000, 1_100);
+    daemon.caught_up();
+    assert_backed_up(&daemon.kafka, &daemon.bucket, &daemon.topic);
+}
+
+/// SIGTERM: an object that would have been open for ten minutes is finished before TimeoutStopSec is over.
+fn a_stop_makes_durable_what_was_read(daemon: &Daemon) {
+    let host = &daemon.host;
+    daemon.job("orders", &format!("topics = [{:?}]\nrotate_interval = \"10m\"\n", daemon.topic));
+    host.sh("systemctl restart kafka-backup");
+    daemon.produce(1_100, 2_100);
+    let folder = format!("{}/0/", daemon.topic);
+    let read = || scrape(host).lines().any(|l| l.starts_with("kafka_backup_buffer_bytes ") && !l.ends_with(" 0"));
+    wait_until("the records to be held in memory", SOON, read);
+    assert!(covered(&daemon.bucket, &folder) < 2_100, "the object is still open");
+    let began = Instant::now();
+    host.sh("systemctl stop kafka-backup");
+    assert!(began.elapsed() < Duration::from_secs(120), "{:?}", began.elapsed());
+    assert_eq!(host.show("kafka-backup", "Result"), "success");
+    assert_eq!(host.show("kafka-backup", "ExecMainStatus"), "0");
+    assert!(host.journal().contains("stopped, everything that was read is durable"), "{}", host.journal());
+    await_covered(&daemon.bucket, &folder, covered(&daemon.bucket, &folder).max(1_101));
+    daemon.job("orders", &format!("topics = [{:?}]\nrotate_interval = \"1s\"\n", daemon.topic));
+    host.sh("systemctl start kafka-backup");
+    daemon.caught_up();
+    assert_backed_up(&daemon.kafka, &daemon.bucket, &daemon.topic);
+}
+
+/// The disk of the state is full: the daemon says so, lives on, and is well again when there is room.
+fn a_full_disk_is_survived(daemon: &Daemon) {
+    let host = &daemon.host;
+    let user = host.sh("id -u kafka-backup").trim().to_owned();
+    host.write(
+        "/etc/systemd/system/var-lib-kafka\\x2dbackup.mount",
+        &format!(
+            "[Mount]\nWhat=tmpfs\nWhere=/var/lib/kafka-backup\nType=tmpfs\nOptions=size=4m,mode=0700,uid={user},gid={user}\n"
+        ),
+    );
+    host.sh("systemctl stop kafka-backup && systemctl daemon-reload");
+    host.sh("systemctl start 'var-lib-kafka\\x2dbackup.mount' && systemctl start kafka-backup");
+    daemon.produce(2_100, 2_200);
+    daemon.caught_up();
+    let pid = daemon.pid();
+    let (_, said) = host.try_sh("dd if=/dev/zero of=/var/lib/kafka-backup/filler bs=64k");
+    assert!(said.contains("No space left on device"), "{said}");
+    daemon.produce(2_200, 2_300);
+    std::thread::sleep(Duration::from_secs(5)); // time to trip over it
+    assert_eq!((host.show("kafka-backup", "ActiveState").as_str(), daemon.pid()), ("active", pid.clone()));
+    host.sh("rm /var/lib/kafka-backup/filler");
+    daemon.produce(2_300, 2_400);
+    daemon.caught_up();
+    assert_eq!(daemon.pid(), pid, "nothing had to be started again");
+    // As long as there is such a unit, starting the daemon mounts it again.
+    host.sh("systemctl stop kafka-backup 'var-lib-kafka\\x2dbackup.mount'");
+    host.sh("rm '/etc/systemd/system/var-lib-kafka\\x2dbackup.mount' && systemctl daemon-reload");
+    host.sh("systemctl start kafka-backup");
+    daemon.produce(2_400, 2_500);
+    daemon.caught_up();
+    assert_backed_up(&daemon.kafka, &daemon.bucket, &daemon.topic);
+}
+
+/// Nothing turns any more: systemd kills the process and starts another.
+fn a_stopped_process_is_killed_and_started_again(daemon: &Daemon) {
+    let host = &daemon.host;
+    assert_eq!(host.show("kafka-backup", "WatchdogUSec"), "1min", "what is shipped");
+    host.write(
+        "/etc/systemd/system/kafka-backup.service.d/watchdog.conf",
+        "[Service]\nWatchdogSec=3s\nRestartSec=1s\n",
+    );
+    host.sh("systemctl daemon-reload && systemctl restart kafka-backup");
+    daemon.produce(2_500, 2_600);
+    daemon.caught_up();
+    std::thread::sleep(Duration::from_secs(5)); // it is fed while all is well
+    assert_eq!(host.show("kafka-backup", "NRestarts"), "0");
+    let stopped = daemon.pid();
+    host.sh(&format!("kill -STOP {stopped}"));
+    host.await_show("NRestarts", |restarts| restarts == "1");
+    host.await_show("ActiveState", |state| state == "active");
+    assert_ne!(daemon.pid(), stopped);
+    daemon.produce(2_600, 2_700);
+    daemon.caught_up();
+    assert_backed_up(&daemon.kafka, &daemon.bucket, &daemon.topic);
+    host.sh("rm /etc/systemd/system/kafka-backup.service.d/watchdog.conf && systemctl daemon-reload");
+}
+
+/// A restore file, run by the unit that is shipped for it, while the daemon runs.
+fn restores_by_its_own_unit(daemon: &Daemon) {
+    let copy = format!("{}-copy", daemon.topic);
+    let file = format!(
+        "kafka = \"main\"\nstorage = \"main\"\ntopics = [\"{}:{copy}\"]\nreplication_factor = 1\n",
+        daemon.topic
+    );
+    daemon.host.write("/etc/kafka-backup/restore.d/orders.toml", &file);
+    daemon.host.sh("systemctl start kafka-backup-restore@orders || (journalctl --no-pager -o cat -u kafka-backup-restore@orders; false)");
+    let values = |topic: &str| daemon.kafka.read(topic, 0).into_iter().map(|r| r.without_offset()).collect::<Vec<_>>();
+    assert_eq!(values(&copy), values(&daemon.topic));
+    daemon.kafka.delete_topic(&copy);
+}
+
+fn an_upgrade_restarts_and_keeps_what_was_edited(daemon: &Daemon) {
+    let host = &daemon.host;
+    let files = "sha256sum /etc/kafka-backup/kafka-backup.toml /etc/kafka-backup/jobs.d/* /etc/default/kafka-backup \
+                 /etc/kafka-backup/secrets/* && ls /var/lib/kafka-backup";
+    let (before, pid) = (host.sh(files), daemon.pid());
+    host.sh("dpkg -i /root/new.deb");
+    assert_eq!(host.sh("dpkg-query -W -f '${Version}' kafka-backup"), "0.1.0-1");
+    assert_eq!(host.show("kafka-backup", "ActiveState"), "active");
+    assert_ne!(daemon.pid(), pid, "the new program runs");
+    assert_eq!(host.sh(files), before);
+    daemon.produce(2_700, 2_800);
+    daemon.caught_up();
+    assert_backed_up(&daemon.kafka, &daemon.bucket, &daemon.topic);
+}
+
+/// The whole journal, at trace level.
+fn nothing_secret_was_logged(daemon: &Daemon) {
+    let journal = daemon.host.sh("journalctl --no-pager");
+    assert!(journal.contains("kafka-backup"), "it was looked at the right place");
+    assert!(!journal.contains(SECRET_KEY), "the secret is in the journal");
+    assert!(!journal.to_lowercase().contains("authorization: aws4"), "a signature is in the journal");
+}
+
+fn removal_and_purge_leave_the_backup_alone(daemon: &Daemon) {
+    let host = &daemon.host;
+    let before = stored(&daemon.bucket);
+    host.sh("dpkg -r kafka-backup");
+    assert_eq!(host.try_sh("systemctl is-active kafka-backup").1.trim(), "inactive");
+    host.sh("test ! -e /usr/bin/kafka-backup && test -e /etc/kafka-backup/kafka-backup.toml && test -e /var/lib/kafka-backup/state");
+    host.sh("dpkg -P kafka-backup");
+    host.sh("test ! -e /etc/kafka-backup && test ! -e /var/lib/kafka-backup && test ! -e /etc/default/kafka-backup");
+    host.sh("id kafka-backup");
+    assert_untouched(&before, &daemon.bucket);
+}
