@@ -201,7 +201,7 @@ fn restore(config: &Config) -> Result<()> {
     flags.text("storage", "--storage", Some("demo"));
     flags.text("kafka", "--kafka", Some("demo"));
     flags.list("topics", "--topics", &[format!("{SOURCE}:{TARGET}")]);
-    let exit = super::restore::put_back(RestoreRequest::load(config, None, &flags)?, false)?;
+    let exit = super::restore::put_back(RestoreRequest::load(config, None, &flags)?, false, None)?;
     if exit != Exit::Ok {
         return Err(Error::new(exit, "the restore was not complete"));
     }

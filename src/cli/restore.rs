@@ -1,6 +1,7 @@
 //! `restore`: puts topics back.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use super::{Context, help, runtime};
 use crate::config::{Config, RestoreFlags, RestoreRequest};
@@ -103,6 +104,9 @@ pub struct Args {
     /// Show what would be done, and do nothing
     #[arg(short = 'n', long)]
     pub dry_run: bool,
+    /// How often progress is shown; 0s is never [default: every second on a terminal, else every minute]
+    #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
+    pub progress_interval: Option<Duration>,
     /// Print JSON, one object a line, the last one a summary
     #[arg(long)]
     pub json: bool,
@@ -159,13 +163,14 @@ impl Args {
 /// What keeps it from beginning, or stopped it.
 pub fn run(args: &Args, context: &Context) -> Result<Exit> {
     let config = context.load_main()?;
-    put_back(args.request(&config)?, args.json)
+    put_back(args.request(&config)?, args.json, args.progress_interval)
 }
 
 /// Runs a restore on a runtime of its own.
-pub(super) fn put_back(request: RestoreRequest, json: bool) -> Result<Exit> {
+pub(super) fn put_back(request: RestoreRequest, json: bool, progress_interval: Option<Duration>) -> Result<Exit> {
     let stop = Stop::on_signals()?;
     let runtime = runtime()?;
     let store = storage::open(&request.storage, runtime.handle().clone()).map_err(gather::failed)?;
-    runtime.block_on(restore::run(Restore::from_request(request, store, json), stop))
+    let restore = Restore { progress_interval, ..Restore::from_request(request, store, json) };
+    runtime.block_on(restore::run(restore, stop))
 }

@@ -161,6 +161,13 @@ impl GroupReport {
         self.failed.is_empty() && self.held_back.is_none()
     }
 
+    /// The groups that have got their offsets.
+    pub fn done(&self) -> Vec<String> {
+        let nothing = self.mode != ConsumerGroups::Apply || self.held_back.is_some();
+        let groups = self.plan.commits.keys().filter(|group| !nothing && !self.failed.contains_key(*group));
+        groups.cloned().collect()
+    }
+
     fn offsets(&self) -> usize {
         self.plan.commits.values().map(Vec::len).sum()
     }
@@ -171,11 +178,8 @@ impl GroupReport {
 
     /// Groups, and offsets of theirs, that were committed.
     fn committed(&self) -> (usize, usize) {
-        if self.mode != ConsumerGroups::Apply || self.held_back.is_some() {
-            return (0, 0);
-        }
-        let done = || self.plan.commits.iter().filter(|(group, _)| !self.failed.contains_key(*group));
-        (done().count(), done().map(|(_, commits)| commits.len()).sum())
+        let done = self.done();
+        (done.len(), done.iter().filter_map(|group| self.plan.commits.get(group)).map(Vec::len).sum())
     }
 
     fn result(&self, group: &str) -> &str {

@@ -32,7 +32,7 @@ pub(crate) mod tests;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde_json::{Map, Value, json};
 
@@ -48,7 +48,7 @@ use crate::config::{ConsumerGroups, GroupSelection, IfNotEmpty, KafkaConfig, Res
 use crate::error::{Error, Exit, Result};
 use crate::model::catalog::Catalog;
 use crate::model::groups::plan::GroupPlan;
-use crate::model::restore::saved::{PLAN_FORMAT_VERSION, SavedPlan, plan_id};
+use crate::model::restore::saved::{PLAN_FORMAT_VERSION, SavedPlan, plan_id, same_topic};
 use crate::model::restore::window::{Offsets, Times};
 use crate::model::restore::{self as model, Mapping, Plan, Refusal, Request, Selection, Target};
 use crate::storage::Store;
@@ -94,12 +94,14 @@ pub struct Restore {
     pub plan: Option<PathBuf>,
     /// Where plans are written.
     pub plans: PathBuf,
-    /// Only go on with an unfinished plan.
+    /// Only go on with a plan that there is.
     pub resume: bool,
     /// Only show the plan.
     pub dry_run: bool,
     /// JSON lines instead of text.
     pub json: bool,
+    /// How often progress is shown, zero is never; `None`: as it suits the place.
+    pub progress_interval: Option<Duration>,
 }
 
 impl Restore {
@@ -129,6 +131,7 @@ impl Restore {
             resume: request.resume,
             dry_run: request.dry_run,
             json,
+            progress_interval: None,
         }
     }
 
@@ -181,16 +184,21 @@ struct Prepared {
     saved: SavedPlan,
     /// What earlier runs have produced; `None` when this is the first.
     resumed: Option<BTreeMap<(String, i32), Resumed>>,
+    /// Every record is there: only the groups are left.
+    only_groups: bool,
 }
 
 /// Runs a restore from the first look to the report. Prints to stdout; the exit code says how it went.
 pub async fn run(restore: Restore, stop: Stop) -> Result<Exit> {
     let throttle = Arc::new(Throttle::new(restore.rate_limit));
     // Until the plan is agreed nothing has been changed anywhere: a signal may end it at any point.
-    let Prepared { target, mut facts, file, mut saved, resumed } = tokio::select! {
+    let Prepared { target, mut facts, file, mut saved, resumed, only_groups } = tokio::select! {
         prepared = prepare(&restore, &throttle) => prepared?,
         () = stop.wait() => return Ok(stop.asked().unwrap_or(Exit::Interrupted)),
     };
+    if only_groups {
+        return groups_only(&restore, &target, saved, file).await;
+    }
     if restore.dry_run {
         show_plan(&saved, &restore)?;
         return Ok(Exit::Ok);
@@ -218,7 +226,7 @@ pub async fn run(restore: Restore, stop: Stop) -> Result<Exit> {
     };
     let mut report = tokio::select! {
         report = act.run(&saved.plan, &progress) => report?,
-        () = progress.show() => unreachable!("progress is shown until it is dropped"),
+        () = progress.show(restore.progress_interval) => unreachable!("progress is shown until it is dropped"),
     };
     progress.clear();
     let is_wanted = restore.apply_topic_config && report.exit() == Exit::Ok;
@@ -231,13 +239,58 @@ pub async fn run(restore: Restore, stop: Stop) -> Result<Exit> {
         Some(plan) => Some(GroupReport::held_back(mode, plan)),
         None => None,
     };
-    let groups_done = report.groups.as_ref().is_none_or(GroupReport::is_complete);
-    // Without settings and groups it is not finished: the same restore started again tries them again.
-    if let Some(file) = file.filter(|_| report.is_complete() && refused.is_ok() && groups_done) {
+    saved.groups_done.extend(report.groups.iter().flat_map(GroupReport::done));
+    // Without the settings it is not finished: the same restore started again tries them again. Groups are left over by
+    // themselves, because from now on others may write to the target.
+    if let Some(file) = file.filter(|_| report.is_complete() && refused.is_ok()) {
         file.write(&SavedPlan { finished: Some(rfc3339(now_ms())), ..saved })?;
     }
     print(&if restore.json { report.json() } else { report.text() })?;
     Ok(if refused? > 0 { Exit::Incomplete } else { report.exit() })
+}
+
+/// Puts groups back on what is restored already.
+async fn groups_only(
+    restore: &Restore,
+    target: &KafkaTarget,
+    mut saved: SavedPlan,
+    file: Option<PlanFile>,
+) -> Result<Exit> {
+    let began = std::time::Instant::now();
+    warn(&saved.plan.warnings, restore.json)?;
+    let plan = saved.groups_left().unwrap_or_default();
+    let report = match restore.consumer_groups {
+        ConsumerGroups::Apply if !restore.dry_run => groups::apply(target, plan).await,
+        _ => GroupReport::planned(plan),
+    };
+    if let Some(file) = file {
+        saved.groups_done.extend(report.done());
+        file.write(&saved)?;
+    }
+    if restore.json {
+        let summary = json!({
+            "message_type": "summary",
+            "dry_run": restore.dry_run,
+            "records_planned": 0,
+            "records_produced": 0,
+            "partitions": 0,
+            "seconds": began.elapsed().as_secs_f64(),
+            "bytes": 0,
+            "consumer_groups": report.summary(),
+        });
+        report.json().iter().chain([&summary]).try_for_each(|line| print(&line.to_string()))?;
+    } else {
+        print(report.text().trim_end())?;
+    }
+    Ok(if report.is_complete() { Exit::Ok } else { Exit::Incomplete })
+}
+
+/// A plan whose records are all there, and whose groups are asked for: by name, or because some are left of it.
+fn has_groups_left(restore: &Restore, saved: &SavedPlan) -> bool {
+    let is_asked = restore.consumer_groups != ConsumerGroups::None;
+    let left = || saved.groups_left().is_some_and(|groups| !groups.commits.is_empty());
+    let was_asked = || saved.request.get("consumer_groups") == Some(&json!(ConsumerGroups::Apply.word()));
+    saved.finished.is_some() && is_asked && (restore.resume || was_asked() && left())
 }
 
 /// Finds the unfinished plan of this very restore and looks where its target stands, or makes a new plan.
@@ -249,15 +302,20 @@ async fn prepare(restore: &Restore, throttle: &Throttle) -> Result<Prepared> {
     let path = restore.plan.clone().unwrap_or_else(|| restore.plans.join(format!("{id}.json")));
     // Behind the records of others nobody can say later which were ours.
     let file = (!restore.append && !restore.dry_run).then(|| PlanFile::lock(&path)).transpose()?;
-    let unfinished = match restore.append {
-        true => None,
-        false => plan_file::read(&path)?.filter(|plan| plan.finished.is_none()),
-    };
-    if let Some(mut saved) = unfinished {
+    let earlier = if restore.append { None } else { plan_file::read(&path)? };
+    let usable = |plan: &SavedPlan| plan.finished.is_none() || has_groups_left(restore, plan);
+    if let Some(mut saved) = earlier.filter(usable) {
         if saved.id != id {
             let what = format!("the unfinished plan {} is of another restore", path.display());
             let hint = format!("go on with that one (--resume {}), or name another file with --plan", path.display());
             return Err(Error::new(Exit::Failed, what).hint(hint));
+        }
+        if saved.finished.is_some() {
+            let facts = unchanged(&target, &saved, restore.json).await?;
+            saved.plan.warnings =
+                vec![format!("everything is restored ({}): only groups are put back", path.display())];
+            go_on_with_groups(restore, &target, &mut saved, request, throttle).await?;
+            return Ok(Prepared { target, facts, file, saved, resumed: None, only_groups: true });
         }
         let (resumed, facts) = resume::look(&target, &restore.kafka, &saved).await.map_err(|error| {
             let hint = format!("to begin anew, delete the target topics and the plan {}", path.display());
@@ -271,11 +329,13 @@ async fn prepare(restore: &Restore, throttle: &Throttle) -> Result<Prepared> {
         {
             file.write(&saved)?;
         }
-        return Ok(Prepared { target, facts, file, saved, resumed: Some(resumed) });
+        return Ok(Prepared { target, facts, file, saved, resumed: Some(resumed), only_groups: false });
     }
     if restore.resume {
         let what = format!("there is no unfinished restore in {}", path.display());
-        return Err(Error::new(Exit::NotFound, what).hint("start the restore itself instead of --resume"));
+        let hint = "start the restore itself instead of --resume; groups of a finished one are put back with \
+                    --consumer-groups apply";
+        return Err(Error::new(Exit::NotFound, what).hint(hint));
     }
     let (mappings, catalog) = look(restore).await?;
     let facts = target.facts(&mappings.iter().map(|mapping| mapping.target.clone()).collect()).await?;
@@ -285,7 +345,7 @@ async fn prepare(restore: &Restore, throttle: &Throttle) -> Result<Prepared> {
         let warning = "if_not_empty = \"append\": a restore that is interrupted cannot be gone on with";
         plan.warnings.push(warning.to_owned());
     }
-    let groups = plan_groups(restore, &target, &mut plan, None, throttle).await?;
+    let groups = plan_groups(restore, &target, &mut plan, (None, &BTreeSet::new()), throttle).await?;
     let saved = SavedPlan {
         format_version: PLAN_FORMAT_VERSION,
         id,
@@ -296,16 +356,18 @@ async fn prepare(restore: &Restore, throttle: &Throttle) -> Result<Prepared> {
         request,
         plan,
         groups,
+        groups_done: BTreeSet::new(),
     };
-    Ok(Prepared { target, facts, file, saved, resumed: None })
+    Ok(Prepared { target, facts, file, saved, resumed: None, only_groups: false })
 }
 
-/// What is done about consumer groups; nothing where that is not asked for. What `earlier` says of a group holds.
+/// What is done about consumer groups; nothing where that is not asked for. What `earlier` says of a group holds, and
+/// those that are `done` are left alone.
 async fn plan_groups(
     restore: &Restore,
     target: &KafkaTarget,
     plan: &mut Plan,
-    earlier: Option<GroupPlan>,
+    (earlier, done): (Option<GroupPlan>, &BTreeSet<String>),
     throttle: &Throttle,
 ) -> Result<Option<GroupPlan>> {
     if restore.consumer_groups == ConsumerGroups::None {
@@ -316,6 +378,7 @@ async fn plan_groups(
     for (group, commits) in earlier.into_iter().flat_map(|earlier| earlier.commits) {
         groups.commits.entry(group).and_modify(|now| *now = commits);
     }
+    groups.commits.retain(|group, _| !done.contains(group));
     check_groups(restore, target, plan, &groups).await?;
     Ok(Some(groups))
 }
@@ -343,12 +406,13 @@ async fn go_on_with_groups(
         return Ok(false);
     }
     let same = |word: &str| saved.request.get(word) == request.get(word);
-    if let Some(groups) = saved.groups.as_ref().filter(|_| same("groups_regex") && same("groups_exclude_regex")) {
-        check_groups(restore, target, &mut saved.plan, groups).await?;
+    if let Some(groups) = saved.groups_left().filter(|_| same("groups_regex") && same("groups_exclude_regex")) {
+        check_groups(restore, target, &mut saved.plan, &groups).await?;
         return Ok(false);
     }
     let earlier = saved.groups.take();
-    saved.groups = plan_groups(restore, target, &mut saved.plan, earlier, throttle).await?;
+    let (plan, done) = (&mut saved.plan, &saved.groups_done);
+    saved.groups = plan_groups(restore, target, plan, (earlier, done), throttle).await?;
     for word in ["consumer_groups", "groups_regex", "groups_exclude_regex"] {
         match request.get(word) {
             Some(value) => _ = saved.request.insert(word.to_owned(), value.clone()),
@@ -356,6 +420,17 @@ async fn go_on_with_groups(
         }
     }
     Ok(true)
+}
+
+/// What is known of the targets of a finished plan, which must be those that it was made for.
+async fn unchanged(target: &KafkaTarget, saved: &SavedPlan, json: bool) -> Result<Target> {
+    let facts = target.facts(&saved.plan.topics.iter().map(|topic| topic.target.clone()).collect()).await?;
+    let changed = saved.plan.topics.iter().filter_map(|topic| {
+        let change = same_topic(topic, &facts).err()?;
+        Some(Refusal::TargetChanged { topic: topic.target.clone(), change })
+    });
+    let changed: Vec<Refusal> = changed.collect();
+    if changed.is_empty() { Ok(facts) } else { Err(refuse(changed, json)) }
 }
 
 /// Which topics are wanted, and what the store holds of them.

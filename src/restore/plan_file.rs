@@ -114,6 +114,7 @@ mod tests {
             request: Map::new(),
             plan: Plan { topics: Vec::new(), warnings: Vec::new() },
             groups: None,
+            groups_done: Default::default(),
         }
     }
 

@@ -64,10 +64,13 @@ impl Progress {
         self.running.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Shows it on stderr until it is dropped.
-    pub async fn show(&self) {
+    /// Shows it on stderr until it is dropped; `every` zero is never.
+    pub async fn show(&self, every: Option<Duration>) {
         let (terminal, began) = (std::io::stderr().is_terminal(), Instant::now());
-        let every = Duration::from_secs(if terminal { 1 } else { 60 });
+        let every = every.unwrap_or(Duration::from_secs(if terminal { 1 } else { 60 }));
+        if every.is_zero() {
+            return std::future::pending().await;
+        }
         loop {
             tokio::time::sleep(every).await;
             let line = self.line(began.elapsed().as_secs_f64());

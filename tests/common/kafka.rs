@@ -169,7 +169,14 @@ impl Kafka {
 
     /// A live member of a group, which reads `topic` and commits nothing; it leaves when dropped.
     pub fn join(&self, group: &str, topic: &str) -> Member {
-        let consumer = self.member(group);
+        self.join_with(group, topic, "classic")
+    }
+
+    /// The same with a `group.protocol`.
+    pub fn join_with(&self, group: &str, topic: &str, protocol: &str) -> Member {
+        let mut config = Self::config_for(&self.bootstrap);
+        config.set("group.id", group).set("enable.auto.commit", "false").set("group.protocol", protocol);
+        let consumer: BaseConsumer = config.create().expect("a consumer");
         consumer.subscribe(&[topic]).expect("a subscription");
         wait_for(&format!("a partition for the member of {group}"), LIMIT, || {
             _ = consumer.poll(Duration::from_millis(100));

@@ -1,5 +1,6 @@
 //! Positions of consumer groups: saved beside the topics, and put back where they were.
 
+use rstest::rstest;
 use serde_json::Value;
 
 use crate::common::daemon::Daemon;
@@ -192,14 +193,17 @@ fn a_part_of_a_topic_behind_other_records_moves_the_groups_with_it() {
     assert_eq!(found, [(70, Some(55)), (10, Some(5)), (45, Some(30)), (90, Some(55))]);
 }
 
-#[test]
-fn a_group_that_is_active_or_stands_elsewhere_is_refused_and_nothing_is_touched() {
+/// Under either protocol: groups of the newer one (KIP-848) have other states, and are asked in other ways.
+#[rstest]
+#[case::classic("classic")]
+#[case::consumer("consumer")]
+fn a_group_that_is_active_or_stands_elsewhere_is_refused_and_nothing_is_touched(#[case] protocol: &str) {
     let _turn = beside_others();
     let kafka = Kafka::shared();
     let (group, target) = (unique("billing"), unique("refused"));
     let (topic, env) = backed_up(&kafka, &[(&group, 40)]);
     let mapping = format!("{topic}:{target}");
-    let member = kafka.join(&group, &topic);
+    let member = kafka.join_with(&group, &topic, protocol);
     apply(&env, &mapping, &group, &[]).fails_with(1, &[&group, "active on the target"]);
     assert_eq!((kafka.partitions(&target), at(&kafka, &group, &target)), (0, None));
     // To look at it is no reason to refuse, and says what would be.
@@ -327,9 +331,41 @@ fn a_restore_that_goes_on_commits_what_was_planned() {
         (100, Some(40), None)
     );
     drop(member);
+    // The target is in use by now: that is no reason not to put back the group that is left, and only that one.
+    kafka.produce(&target, 0, &numbered(500..501, 10));
+    kafka.commit(&group, &target, &[(0, 50)], "its own");
     let summary = env.kafka_backup(&arguments("0")).success();
-    assert_eq!(summary["consumer_groups"]["groups_committed"], 2, "{summary}");
-    assert_eq!((at(&kafka, &group, &target), at(&kafka, &other, &target)), (Some(40), Some(60)));
+    assert_eq!(summary["consumer_groups"]["groups_committed"], 1, "{summary}");
+    assert_eq!((at(&kafka, &group, &target), at(&kafka, &other, &target)), (Some(50), Some(60)));
+    assert_eq!(kafka.end(&target, 0), 101, "and no record is restored again");
+}
+
+/// Whoever has restored without groups first, as is the default, can have them afterwards: the plan is a record of it.
+#[test]
+fn groups_are_put_back_on_what_was_restored_without_them() {
+    let _turn = beside_others();
+    let kafka = Kafka::shared();
+    let (group, target) = (unique("billing"), unique("later"));
+    let (topic, env) = backed_up(&kafka, &[(&group, 40)]);
+    let plan = env.path("plan.json");
+    let plan = plan.to_str().unwrap();
+    env.restore(&format!("{topic}:{target}"), &["--plan", plan]).success();
+    assert_eq!(at(&kafka, &group, &target), None);
+    kafka.produce(&target, 0, &numbered(500..501, 10));
+
+    let later = ["restore", "--resume", plan, "--groups-regex", &group, "--json", "--consumer-groups"];
+    let with = |args: &[&str]| env.kafka_backup(&[&later, args].concat());
+    let summary = with(&["apply", "--dry-run"]).success();
+    assert_eq!((&summary["consumer_groups"]["groups_planned"], at(&kafka, &group, &target)), (&1.into(), None));
+    with(&["apply"]).success();
+    assert_eq!((kafka.end(&target, 0), at(&kafka, &group, &target)), (101, Some(40)));
+    // It goes on by itself from here; asked again there is nothing left to do.
+    kafka.commit(&group, &target, &[(0, 90)], "");
+    assert_eq!(with(&["apply"]).success()["consumer_groups"]["groups_planned"], 0);
+    assert_eq!(at(&kafka, &group, &target), Some(90));
+    kafka.delete_topic(&target);
+    kafka.create_topic(&target, 1, 1, &[]);
+    with(&["apply"]).fails_with(1, &[&target, "deleted and created again"]);
 }
 
 /// Two daemons share the job: who owns partition 0 saves, and what is saved is what Kafka says.

@@ -222,6 +222,30 @@ fn a_point_in_time_with_timestamps_out_of_order() {
     assert_same("the window", &contents(expected), &contents(kafka.read(&target, 0)));
 }
 
+/// What a file can say, with a pattern and new names; elsewhere than on a terminal progress is a line each time.
+#[test]
+fn a_restore_file_with_a_pattern_and_a_rename() {
+    let _turn = beside_others();
+    let (kafka, topic, env) = backed_up(2, 300);
+    let (file, plan) = (env.path("restore.toml"), env.path("plan.json"));
+    let text = format!(
+        "kafka = \"main\"\nstorage = \"main\"\ntopics_regex = \"^{topic}$\"\nrename = \"s/^/dr-/\"\n\
+         partitions = [\"{topic}/1\"]\nfrom_offset = {{ \"{topic}/1\" = 50 }}\nuntil_offset = {{ \"{topic}/1\" = 250 }}\n\
+         replication_factor = 1\ntasks_max = 2\napply_topic_config = true\nplan = {plan:?}\nrate_limit = \"25KiB/s\"\n"
+    );
+    std::fs::write(&file, text).unwrap();
+    let output = env.kafka_backup(&["restore", file.to_str().unwrap(), "--json", "--progress-interval", "500ms"]);
+    assert_eq!(output.success()["records_produced"], 200);
+    let target = format!("dr-{topic}");
+    let lines: Vec<&str> = output.stderr.lines().filter(|line| line.contains(" %, ")).collect();
+    assert!(lines.len() > 1 && lines.iter().all(|line| line.contains(" KiB of ")), "{}", output.stderr);
+    assert!(lines.iter().any(|line| line.ends_with(&format!(": {target}/1"))), "{lines:?}");
+    assert_eq!((kafka.partitions(&target), kafka.end(&target, 0)), (2, 0));
+    let expected = kafka.read(&topic, 1)[50..250].to_vec();
+    assert_same("what the file asks for", &contents(expected), &contents(kafka.read(&target, 1)));
+    assert!(plan.exists(), "the plan is where it was asked for");
+}
+
 /// A person sees it move in place; the result is where it always is. And a rate limit is a limit.
 #[test]
 fn progress_is_shown_on_a_terminal() {

@@ -3,12 +3,14 @@
 //! Where a restore stands is not written down: the target says it. Every record of a partition got the offset base + n
 //! (anything else stops the restore), so that its end less its base is the number of records that are there.
 
+use std::collections::BTreeSet;
+
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 
 use super::super::groups::plan::GroupPlan;
-use super::{PartitionPlan, Plan, Refusal, Target};
+use super::{PartitionPlan, Plan, Refusal, Target, TargetTopic, TopicPlan};
 
 /// The version of the plan that is written.
 pub const PLAN_FORMAT_VERSION: u32 = 1;
@@ -35,6 +37,18 @@ pub struct SavedPlan {
     /// What is committed for consumer groups at the end, where that is asked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub groups: Option<GroupPlan>,
+    /// Groups that have got their offsets. What they commit themselves from then on is theirs.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub groups_done: BTreeSet<String>,
+}
+
+impl SavedPlan {
+    /// What is left to commit.
+    pub fn groups_left(&self) -> Option<GroupPlan> {
+        let mut groups = self.groups.clone()?;
+        groups.commits.retain(|group, _| !self.groups_done.contains(group));
+        Some(groups)
+    }
 }
 
 /// The words of a request that say what is restored. The others (how fast, how topics are created) may be different
@@ -131,16 +145,13 @@ pub fn standings(plan: &Plan, target: &Target) -> Result<Vec<Standing>, Vec<Refu
     let (mut standings, mut refusals) = (Vec::new(), Vec::new());
     for topic in &plan.topics {
         let mut refuse = |change: Change| refusals.push(Refusal::TargetChanged { topic: topic.target.clone(), change });
-        let Some(found) = target.topics.get(&topic.target) else {
-            refuse(Change::Gone);
-            continue;
+        let found = match same_topic(topic, target) {
+            Ok(found) => found,
+            Err(change) => {
+                refuse(change);
+                continue;
+            }
         };
-        if let (Some(planned), Some(id)) = (&topic.target_id, &found.id)
-            && planned != id
-        {
-            refuse(Change::Recreated { planned: planned.clone(), found: id.clone() });
-            continue;
-        }
         for partition in &topic.partitions {
             let number = partition.partition;
             let judged = match found.offsets.get(number as usize) {
@@ -157,6 +168,20 @@ pub fn standings(plan: &Plan, target: &Target) -> Result<Vec<Standing>, Vec<Refu
         }
     }
     if refusals.is_empty() { Ok(standings) } else { Err(refusals) }
+}
+
+/// The target of a topic, which must be the one that was planned for.
+///
+/// # Errors
+/// It is gone, or another one.
+pub fn same_topic<'t>(topic: &TopicPlan, target: &'t Target) -> Result<&'t TargetTopic, Change> {
+    let found = target.topics.get(&topic.target).ok_or(Change::Gone)?;
+    match (&topic.target_id, &found.id) {
+        (Some(planned), Some(id)) if planned != id => {
+            Err(Change::Recreated { planned: planned.clone(), found: id.clone() })
+        }
+        _ => Ok(found),
+    }
 }
 
 fn stands(plan: &PartitionPlan, low: i64, high: i64) -> Result<u64, Change> {
@@ -321,6 +346,7 @@ mod tests {
             request: Map::new(),
             plan: plan(),
             groups: Some(GroupPlan::default()),
+            groups_done: BTreeSet::from(["g".to_owned()]),
         };
         let text = serde_json::to_string(&saved).unwrap();
         assert_eq!(serde_json::from_str::<SavedPlan>(&text).unwrap(), saved);

@@ -122,6 +122,7 @@ fn restore(bed: &Bed, kafka: &Arc<KafkaConfig>, target: &str) -> Restore {
         in_place: false,
         apply_topic_config: false,
         consumer_groups: crate::config::ConsumerGroups::None,
+        progress_interval: None,
         groups: crate::config::GroupSelection {
             include: crate::model::restore::Pattern(regex::Regex::new(".*").unwrap()),
             exclude: None,
