@@ -10,6 +10,7 @@ use tokio::sync::oneshot;
 use super::topics::TopicWatch;
 use crate::config::{Isolation, KafkaConfig};
 use crate::kafka::admin::{Cluster, End, TIMEOUT};
+use crate::kafka::groups::{GroupList, GroupOffsets};
 use crate::kafka::{KafkaError, TopicPartition};
 
 /// How long questions for the ends of logs are gathered before they are asked together.
@@ -51,6 +52,27 @@ pub struct SharedCluster {
     names: tokio::sync::Mutex<Option<(Instant, Arc<Vec<String>>)>>,
     kafka: KafkaConfig,
     groups: Mutex<Option<Arc<Cluster>>>,
+    committed: tokio::sync::Mutex<Option<Committed>>,
+}
+
+/// What was asked of consumer groups last.
+struct Committed {
+    asked: Instant,
+    list: GroupList,
+    offsets: GroupOffsets,
+}
+
+/// What some consumer groups have committed.
+#[derive(Debug)]
+pub struct GroupAnswer {
+    /// When the question began.
+    pub asked: Instant,
+    /// Those of the groups that there are.
+    pub names: Vec<String>,
+    /// Brokers that did not name theirs.
+    pub failures: Vec<KafkaError>,
+    /// For each of `names`.
+    pub offsets: GroupOffsets,
 }
 
 impl SharedCluster {
@@ -58,8 +80,9 @@ impl SharedCluster {
         let cluster = Cluster::connect(kafka)?;
         let topics = TopicWatch::start(cluster.clone());
         let ends = Ends(Arc::new(Gathering { cluster: cluster.clone(), waiting: Mutex::default() }));
-        let (names, groups) = (tokio::sync::Mutex::default(), Mutex::default());
-        Ok(Arc::new(Self { cluster, topics, ends, names, kafka: kafka.clone(), groups }))
+        let (names, groups, committed) =
+            (tokio::sync::Mutex::default(), Mutex::default(), tokio::sync::Mutex::default());
+        Ok(Arc::new(Self { cluster, topics, ends, names, kafka: kafka.clone(), groups, committed }))
     }
 
     /// The names of all topics, as they were a few seconds ago at most.
@@ -80,12 +103,38 @@ impl SharedCluster {
         Ok(all)
     }
 
+    /// What the `wanted` groups have committed, as it was `age` ago at most: each group is asked once for all jobs that
+    /// want to know at about the same time.
+    ///
+    /// # Errors
+    /// The groups cannot be listed.
+    pub async fn committed(&self, wanted: impl Fn(&str) -> bool, age: Duration) -> Result<GroupAnswer, KafkaError> {
+        let client = self.for_groups()?;
+        let mut committed = self.committed.lock().await;
+        let known = match committed.take().filter(|known| known.asked.elapsed() <= age) {
+            Some(known) => known,
+            None => {
+                let asked = Instant::now();
+                Committed { asked, list: client.groups(TIMEOUT).await?, offsets: GroupOffsets::new() }
+            }
+        };
+        let known = committed.insert(known);
+        let names: Vec<String> = known.list.groups.keys().filter(|name| wanted(name)).cloned().collect();
+        let unknown: Vec<String> = names.iter().filter(|name| !known.offsets.contains_key(*name)).cloned().collect();
+        if !unknown.is_empty() {
+            known.offsets.extend(client.group_offsets(&unknown, TIMEOUT).await?);
+        }
+        let offsets = names.iter().filter_map(|name| Some((name.clone(), known.offsets.get(name)?.clone())));
+        let (asked, failures, offsets) = (known.asked, known.list.failures.clone(), offsets.collect());
+        Ok(GroupAnswer { asked, names, failures, offsets })
+    }
+
     /// A client for questions about consumer groups. Those may take long where there are many, so they have one of
     /// their own: the client's thread answers one after the other.
     ///
     /// # Errors
     /// As [`Clusters::get`].
-    pub fn for_groups(&self) -> Result<Arc<Cluster>, KafkaError> {
+    fn for_groups(&self) -> Result<Arc<Cluster>, KafkaError> {
         let mut groups = self.groups.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(cluster) = &*groups {
             return Ok(cluster.clone());

@@ -1,7 +1,7 @@
 //! Saves what consumer groups have committed for the topics of a job, so that a restore can give it back.
 //!
-//! It has a client of its own: a coordinator that does not answer keeps nobody waiting but this. What it writes is
-//! bookkeeping; nothing in the lanes depends on it.
+//! Groups are asked through a client of their own, one a cluster, and once for all jobs on it: a coordinator that does not
+//! answer keeps nobody waiting but this. What is written is bookkeeping; nothing in the lanes depends on it.
 //!
 //! **Who writes.** Of several daemons with the same job the one that owns partition 0 of a topic saves the groups of
 //! that topic. For a moment after a rebalance there can be two, and the slower one (or one that slept in the middle of a
@@ -13,7 +13,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::clusters::SharedCluster;
+use super::clusters::{GroupAnswer, SharedCluster};
 use super::consumer::now_ms;
 use crate::config::Job;
 use crate::kafka::admin::TIMEOUT;
@@ -35,8 +35,9 @@ const READ_EVERY: Duration = Duration::from_secs(600);
 pub struct GroupKeeper {
     job: Arc<Job>,
     store: Arc<dyn Store>,
-    /// Its own client, from the first round on.
     cluster: Arc<SharedCluster>,
+    /// By topic: the generation, and since when it is known to be in it.
+    seen: Mutex<HashMap<String, (u32, Instant)>>,
     /// By topic.
     known: Mutex<HashMap<String, Known>>,
 }
@@ -64,16 +65,17 @@ pub struct Round {
 impl GroupKeeper {
     /// Of a job; nothing is asked yet.
     pub fn new(job: Arc<Job>, store: Arc<dyn Store>, cluster: Arc<SharedCluster>) -> Arc<Self> {
-        Arc::new(Self { job, store, cluster, known: Mutex::default() })
+        Arc::new(Self { job, store, cluster, seen: Mutex::default(), known: Mutex::default() })
     }
 
     /// Asks Kafka and saves what has changed, for topics in these generations.
-    pub async fn save(&self, topics: Vec<Arc<GenerationRecord>>) -> Round {
+    /// The answer may be `age` old, so that jobs on one cluster need not all ask.
+    pub async fn save(&self, topics: Vec<Arc<GenerationRecord>>, age: Duration) -> Round {
         let mut round = Round { at_ms: now_ms(), ..Round::default() };
         if topics.is_empty() {
             return round;
         }
-        match self.ask(&topics, &mut round.problems).await {
+        match self.ask(&topics, age, &mut round.problems).await {
             Err(error) => round.problems.push(error.to_string()),
             Ok(seen) => {
                 let mut groups = std::collections::BTreeSet::new();
@@ -98,22 +100,22 @@ impl GroupKeeper {
     async fn ask(
         &self,
         topics: &[Arc<GenerationRecord>],
+        age: Duration,
         problems: &mut Vec<String>,
     ) -> Result<Vec<Observation>, KafkaError> {
-        let cluster = self.cluster.for_groups()?;
-        let list = cluster.groups(TIMEOUT).await?;
-        let is_complete = list.failures.is_empty();
-        problems.extend(list.failures.iter().map(ToString::to_string));
-        let wanted = |name: &String| *name != self.job.group_id && self.job.groups.takes(name);
-        let names: Vec<String> = list.groups.into_keys().filter(wanted).collect();
-        let offsets = cluster.group_offsets(&names, TIMEOUT).await?;
+        let seen = self.seen(topics);
+        let wanted = |name: &str| name != self.job.group_id && self.job.groups.takes(name);
+        let GroupAnswer { asked: at, names, failures, offsets } = self.cluster.committed(wanted, age).await?;
+        let is_complete = failures.is_empty();
+        problems.extend(failures.iter().map(ToString::to_string));
         problems.extend(refused(&names, &offsets));
         // Asked last: a topic that has its id now had it when the offsets were asked for. Kafka deletes those of a
         // topic with it, so that they are not of another topic of the name.
         let asked: Vec<String> = topics.iter().map(|record| record.topic.clone()).collect();
-        let mut states = cluster.describe(&asked, TIMEOUT).await?;
+        let mut states = self.cluster.cluster.describe(&asked, TIMEOUT).await?;
         let mut observations = Vec::new();
-        for record in topics {
+        // An answer that is older than our knowledge of the generation may be of the topic before it.
+        for record in topics.iter().filter(|record| seen.get(&record.topic).is_some_and(|since| *since <= at)) {
             match states.remove(&record.topic) {
                 Some(Ok(state)) if state.id.as_ref().is_none_or(|id| *id == record.topic_id) => {}
                 Some(Err(error)) if error.kind != Kind::UnknownTopic => {
@@ -127,6 +129,19 @@ impl GroupKeeper {
             observations.push(Observation { of: identity(record), is_complete, groups });
         }
         Ok(observations)
+    }
+
+    /// Since when each topic is known to be in its generation.
+    fn seen(&self, topics: &[Arc<GenerationRecord>]) -> HashMap<String, Instant> {
+        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = Instant::now();
+        for record in topics {
+            let since = seen.entry(record.topic.clone()).or_insert((record.generation, now));
+            if since.0 != record.generation {
+                *since = (record.generation, now);
+            }
+        }
+        seen.iter().map(|(topic, (_, since))| (topic.clone(), *since)).collect()
     }
 
     /// Writes what was seen of one topic, where that is called for.

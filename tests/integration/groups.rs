@@ -10,9 +10,9 @@ use crate::common::record::{Rec, assert_same, numbered};
 use crate::common::{SOON, beside_others, unique, wait_until};
 use crate::roundtrip::compacted_with_holes;
 
-/// Only groups of the test: the others on the cluster are none of its business.
+/// Only groups of the test: the others on the cluster are none of its business. And a group of its own for the job.
 fn only(group: &str) -> String {
-    format!("groups_regex = \"^{group}\"\ngroups_interval = \"1s\"\n")
+    format!("group_id = \"backup-of-{group}\"\ngroups_regex = \"^{group}\"\ngroups_interval = \"1s\"\n")
 }
 
 /// The saved document of generation 1, with what is saved of `group`.

@@ -18,7 +18,9 @@ fn backed_up(partitions: i32, records: i64) -> (Kafka, String, Env) {
     for partition in 0..partitions {
         kafka.produce(&topic, partition, &numbered(0..records, 500));
     }
-    let env = Env::new().job("source", &[&topic], "flush_size = 100\n");
+    // Tests run beside each other, and each backup wants its group for itself.
+    let lines = format!("group_id = \"backup-of-{topic}\"\nflush_size = 100\n");
+    let env = Env::new().job("source", &[&topic], &lines);
     env.back_up("source");
     (kafka, topic, env)
 }

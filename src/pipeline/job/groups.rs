@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use actix::prelude::*;
 
@@ -9,6 +10,9 @@ use super::JobRunner;
 use crate::metrics;
 use crate::model::chain::GenerationRecord;
 use crate::pipeline::groups::Round;
+
+/// What another job was told is good enough for so long.
+const SHARED: Duration = Duration::from_secs(30);
 
 /// The subject of trouble with groups.
 const SUBJECT: &str = "consumer groups";
@@ -35,9 +39,10 @@ impl JobRunner {
             }
             act.saving_groups = true;
             let (keeper, topics, addr) = (act.groups.clone(), act.own_topics(), ctx.address());
+            let age = (act.job.groups_interval / 2).min(SHARED);
             act.io.spawn(async move {
                 let count = topics.len();
-                let round = keeper.save(topics).await;
+                let round = keeper.save(topics, age).await;
                 addr.do_send(GroupsSaved { round, topics: count });
             });
         });
@@ -79,7 +84,7 @@ impl Handler<SaveGroups> for JobRunner {
         let (keeper, topics) = (self.groups.clone(), self.own_topics());
         let count = topics.len();
         // On the runtime that the requests run on, whatever this actor runs on.
-        let saved = self.io.spawn(async move { keeper.save(topics).await });
+        let saved = self.io.spawn(async move { keeper.save(topics, Duration::ZERO).await });
         Box::pin(async move { saved.await.unwrap_or_default() }.into_actor(self).map(move |round, act, _| {
             act.groups_saved(&round, count);
             round
