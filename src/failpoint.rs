@@ -1,7 +1,8 @@
 //! Faults on demand, in debug builds only: what no real server can be made to do.
 //!
 //! `KAFKA_BACKUP_FAIL_ENCODER="TOPIC/PARTITION@OFFSET"` makes the encoder panic at that record every time, with
-//! `"...@OFFSETxN"` only the first N times.
+//! `"...@OFFSETxN"` only the first N times. `KAFKA_BACKUP_FAIL_COMMITTER=hang` makes the committer hang at its first
+//! commit, as a disk that does not answer would.
 
 use std::sync::{LazyLock, Mutex, PoisonError};
 
@@ -37,5 +38,12 @@ pub fn encoder(partition: &TopicPartition, offset: i64) {
     {
         *left -= 1;
         panic!("told to panic at {partition}@{offset}");
+    }
+}
+
+/// Hangs where it was told to.
+pub fn committer() {
+    while std::env::var("KAFKA_BACKUP_FAIL_COMMITTER").is_ok_and(|how| how == "hang") {
+        std::thread::sleep(std::time::Duration::from_secs(1));
     }
 }

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::io::IsTerminal;
+use std::sync::OnceLock;
 
 use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::EnvFilter;
@@ -39,35 +40,71 @@ const NOISY: &[&str] = &[
 
 const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
 
+/// Sets another filter; there once logging has begun with a level of the configuration.
+static SET: OnceLock<SetLevel> = OnceLock::new();
+
+type SetLevel = Box<dyn Fn(&str) + Send + Sync>;
+
+/// Another level of the configuration from now on. `RUST_LOG` goes on winning.
+pub fn set_level(level: &str) {
+    if let Some(set) = SET.get() {
+        set(level);
+    }
+}
+
+/// Remembers how to change the filter.
+fn keep<S: 'static>(handle: tracing_subscriber::reload::Handle<EnvFilter, S>, verbosity: i16, by_variable: bool) {
+    if !by_variable {
+        let set = move |level: &str| {
+            // Fails only where there is no subscriber any more.
+            let _ = handle.reload(EnvFilter::new(directives_for(level, verbosity)));
+        };
+        let _ = SET.set(Box::new(set));
+    }
+}
+
 /// Starts logging for the whole process; later calls change nothing. `verbosity` moves the level of the configuration
 /// up or down; `RUST_LOG` wins over both.
 pub fn start(level: &str, format: LogFormat, verbosity: i16, color: Color) {
-    let filter = match std::env::var("RUST_LOG").ok().filter(|directives| !directives.is_empty()) {
-        Some(directives) => EnvFilter::try_new(&directives).unwrap_or_else(|error| {
+    let variable = std::env::var("RUST_LOG").ok().filter(|directives| !directives.is_empty());
+    let by_variable = variable.as_ref().and_then(|directives| match EnvFilter::try_new(directives) {
+        Ok(filter) => Some(filter),
+        Err(error) => {
             eprintln!("warning: RUST_LOG is not understood ({error}), log.level holds");
-            EnvFilter::new(directives_for(level, verbosity))
-        }),
-        None => EnvFilter::new(directives_for(level, verbosity)),
+            None
+        }
+    });
+    let (fixed, filter) = match by_variable {
+        Some(filter) => (true, filter),
+        None => (false, EnvFilter::new(directives_for(level, verbosity))),
     };
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     let format = match format {
         LogFormat::Auto if stderr_is_the_journal() => LogFormat::Journald,
         other => other,
     };
-    // Fails only where logging has begun already, which is as wanted.
-    let _ = match format {
+    // Setting the default fails only where logging has begun already, which is as wanted.
+    match format {
         LogFormat::Json => {
-            tracing::subscriber::set_global_default(builder.json().with_ansi(false).finish().with(Counted))
+            let builder = builder.json().with_ansi(false).with_filter_reloading();
+            let handle = builder.reload_handle();
+            let set = tracing::subscriber::set_global_default(builder.finish().with(Counted));
+            set.map_or_else(drop, |()| keep(handle, verbosity, fixed));
         }
         LogFormat::Journald => {
             let inner = Format::default().without_time().with_level(false).with_ansi(false);
-            let journal = builder.with_ansi(false).event_format(Journal { inner }).finish();
-            tracing::subscriber::set_global_default(journal.with(Counted))
+            let builder = builder.with_ansi(false).event_format(Journal { inner }).with_filter_reloading();
+            let handle = builder.reload_handle();
+            let set = tracing::subscriber::set_global_default(builder.finish().with(Counted));
+            set.map_or_else(drop, |()| keep(handle, verbosity, fixed));
         }
         LogFormat::Text | LogFormat::Auto => {
-            tracing::subscriber::set_global_default(builder.with_ansi(colored(color)).finish().with(Counted))
+            let builder = builder.with_ansi(colored(color)).with_filter_reloading();
+            let handle = builder.reload_handle();
+            let set = tracing::subscriber::set_global_default(builder.finish().with(Counted));
+            set.map_or_else(drop, |()| keep(handle, verbosity, fixed));
         }
-    };
+    }
 }
 
 /// Counts what is logged, for `/metrics`.

@@ -1,9 +1,10 @@
-//! SIGTERM and SIGINT: the first one asks for a clean stop, the second one ends the process at once.
+//! SIGTERM and SIGINT: the first one asks for a clean stop, the second one ends the process at once. SIGHUP asks for a
+//! reload.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI32, Ordering};
 
-use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use tokio::sync::watch;
 
@@ -59,5 +60,41 @@ impl Stop {
             SIGTERM => Exit::Terminated,
             _ => Exit::Ok,
         }
+    }
+}
+
+/// SIGHUP, for a daemon: its configuration is to be loaded again.
+#[derive(Debug, Clone)]
+pub struct Hangups(watch::Receiver<u64>);
+
+impl Hangups {
+    /// Listens from now on, on a thread of its own: what comes before somebody asks is kept.
+    pub fn listen() -> Result<Self> {
+        let mut signals =
+            Signals::new([SIGHUP]).map_err(|e| Error::new(Exit::Failed, "cannot listen for signals").because(e))?;
+        let (sender, count) = watch::channel(0);
+        let listen = move || signals.forever().for_each(|_| sender.send_modify(|count| *count += 1));
+        std::thread::Builder::new()
+            .name("hangups".to_owned())
+            .spawn(listen)
+            .map_err(|e| Error::new(Exit::Failed, "cannot start a thread").because(e))?;
+        Ok(Self(count))
+    }
+
+    /// Returns when at least one has come that was not [forgotten](Self::forget).
+    pub async fn came(&mut self) {
+        let seen = *self.0.borrow();
+        if self.0.has_changed().unwrap_or(false) {
+            return;
+        }
+        if self.0.wait_for(|count| *count != seen).await.is_err() {
+            std::future::pending::<()>().await;
+        }
+        self.0.mark_changed();
+    }
+
+    /// All that have come so far are answered.
+    pub fn forget(&mut self) {
+        self.0.mark_unchanged();
     }
 }

@@ -17,6 +17,8 @@ pub struct Standing(Mutex<ConfigStanding>);
 pub struct ConfigStanding {
     /// The main file.
     pub path: PathBuf,
+    /// Where the job files are.
+    pub jobs_dir: PathBuf,
     /// Counts what was applied since the start, from 1.
     pub generation: u64,
     /// When it was applied, in milliseconds since 1970-01-01 UTC.
@@ -74,10 +76,11 @@ pub struct Drift {
 
 impl Standing {
     /// The first configuration, applied now.
-    pub fn new(path: &Path) -> Self {
-        let (path, now) = (path.to_owned(), now_ms());
+    pub fn new(path: &Path, jobs_dir: &Path) -> Self {
+        let now = now_ms();
         Self(Mutex::new(ConfigStanding {
-            path,
+            path: path.to_owned(),
+            jobs_dir: jobs_dir.to_owned(),
             generation: 1,
             applied_ms: now,
             confirmed_ms: now,
@@ -88,6 +91,38 @@ impl Standing {
 
     fn inner(&self) -> MutexGuard<'_, ConfigStanding> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What was loaded runs now; returns which generation that is. Not a new one where nothing was `changed`.
+    pub fn applied(&self, changed: bool, jobs_dir: &Path) -> u64 {
+        let mut inner = self.inner();
+        let now = now_ms();
+        if changed {
+            inner.generation += 1;
+            inner.applied_ms = now;
+            jobs_dir.clone_into(&mut inner.jobs_dir);
+        }
+        inner.confirmed_ms = now;
+        inner.generation
+    }
+
+    /// A reload has ended, and this was said.
+    pub fn reloaded(&self, result: ReloadResult, text: &str) {
+        let text = text.to_owned();
+        self.inner().last_reload = Some(LastReload { at_ms: now_ms(), result, text });
+    }
+
+    /// The files differ from what runs, or do not.
+    pub fn drifted(&self, drift: Option<Drift>) {
+        let mut inner = self.inner();
+        if let Some(new) = drift.as_ref().filter(|_| inner.drift.is_none()) {
+            let files: Vec<_> = new.files.iter().map(|file| file.display().to_string()).collect();
+            tracing::warn!(
+                files = files.join(", "),
+                "files were edited and not loaded; kafka-backup reload loads them"
+            );
+        }
+        inner.drift = drift;
     }
 
     /// How it is now.

@@ -1,17 +1,20 @@
 //! `kafka-backup daemon`: every job in `jobs.d`, until asked to stop.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use actix::prelude::*;
 
 use super::{Context, help};
-use crate::config::Config;
 use crate::control::requests::Daemon;
 use crate::control::server::Socket;
 use crate::error::Result;
 use crate::http::{self, Ready};
-use crate::signal::Stop;
+use crate::reload::{self, Loaded, Reloader, Reloads};
+use crate::signal::{Hangups, Stop};
 use crate::supervisor::{EndAll, Process, Supervisor, Swap};
+use crate::watchdog::Watchdog;
+use crate::{metrics, notify};
 
 /// Run all jobs until told to stop (SIGTERM)
 #[derive(Debug, clap::Args)]
@@ -23,15 +26,26 @@ pub struct Args {}
 /// # Errors
 /// [`Exit::Config`], or what stopped it.
 pub fn run(_args: Args, context: &Context) -> Result<()> {
-    let config = &context.load()?;
+    // Before anything else: a signal that comes meanwhile must not end the process, and is remembered.
+    let hangups = Hangups::listen()?;
+    let loaded = reload::load(context.config.as_deref(), BTreeSet::new())?;
+    context.begin(&loaded.config);
     let stop = Stop::listen()?;
     let io = super::runtime()?;
-    let ended = System::new().block_on(serve(config, &stop, &io));
+    let ended = System::new().block_on(serve(loaded, context, hangups, &stop, &io));
     io.shutdown_timeout(Duration::from_secs(2));
     ended
 }
 
-async fn serve(config: &Config, stop: &Stop, io: &tokio::runtime::Runtime) -> Result<()> {
+async fn serve(
+    loaded: Loaded,
+    context: &Context,
+    hangups: Hangups,
+    stop: &Stop,
+    io: &tokio::runtime::Runtime,
+) -> Result<()> {
+    let config = &loaded.config;
+    metrics::initialise();
     let process = Process::start(config, &config.jobs, io.handle().clone())?;
     let supervisor = Supervisor::new(process.clone(), config)?.start();
     let control = Socket::bind(&config.control_socket)?;
@@ -39,60 +53,55 @@ async fn serve(config: &Config, stop: &Stop, io: &tokio::runtime::Runtime) -> Re
     if let Some(listen) = config.http_listen {
         http::serve(listen, &config.http, process.clone(), &ready)?;
     }
-    control.serve(Daemon { process: process.clone(), supervisor: supervisor.clone() })?;
-    supervisor.do_send(Swap { jobs: config.jobs.clone(), drain_timeout: config.drain_timeout });
+    let (reloads, asked) = Reloads::new();
+    control.serve(Daemon { process: process.clone(), supervisor: supervisor.clone(), reloads })?;
+    let (jobs, drain_timeout) = (config.jobs.clone(), config.drain_timeout);
+    let begun = supervisor.send(Swap { jobs, live: Vec::new(), drain_timeout }).await;
+    begun.map_err(|e| crate::error::Error::new(crate::error::Exit::Failed, "the supervisor died").because(e))?;
     ready.set(true);
-    let jobs = config.jobs.len();
-    let status = match jobs {
-        0 => format!("idle: no jobs in {}", config.jobs_dir.display()),
-        1 => "running 1 job".to_owned(),
-        n => format!("running {n} jobs"),
-    };
-    tracing::info!(jobs, version = env!("CARGO_PKG_VERSION"), "{status}");
-    notify(&[sd_notify::NotifyState::Ready, sd_notify::NotifyState::Status(&status)]);
-    let _watchdog = Watchdog::start();
+    tracing::info!(version = env!("CARGO_PKG_VERSION"), "{}", notify::line(&process));
+    notify::ready(&process);
+    let _watchdog = Watchdog::start(process.clone(), supervisor.clone());
+    let main = context.config.clone();
+    let reloader = Reloader::new(main, process.clone(), supervisor.clone(), io.handle().clone(), loaded);
+    let reloader = io.spawn(reloader.run(asked, hangups));
 
     stop.asked().await;
 
+    reloader.abort();
     ready.set(false);
-    let status = format!("draining, at most {} s", config.drain_timeout.as_secs());
-    notify(&[sd_notify::NotifyState::Stopping, sd_notify::NotifyState::Status(&status)]);
-    tracing::info!("asked to stop: {status}");
-    let drained = supervisor.send(EndAll { timeout: config.drain_timeout }).await.unwrap_or(false);
+    drain(&process, &supervisor, drain_timeout).await;
     process.stop();
+    drop(control);
+    Ok(())
+}
+
+/// How often the service manager hears that the end takes longer, and how much longer it may take each time.
+const EXTEND_EVERY: Duration = Duration::from_secs(5);
+const EXTEND_BY: Duration = Duration::from_secs(30);
+
+async fn drain(process: &Process, supervisor: &Addr<Supervisor>, timeout: Duration) {
+    let status = format!("draining, at most {} s", timeout.as_secs());
+    notify::stopping(&status);
+    tracing::info!("asked to stop: {status}");
+    let end = supervisor.send(EndAll { timeout });
+    tokio::pin!(end);
+    let mut progress = process.progress();
+    let drained = loop {
+        tokio::select! {
+            drained = &mut end => break drained.unwrap_or(false),
+            () = tokio::time::sleep(EXTEND_EVERY) => {
+                // Only while something moves: what is stuck is for the service manager to end.
+                let now = process.progress();
+                if now != std::mem::replace(&mut progress, now) {
+                    notify::extend(EXTEND_BY, &status);
+                }
+            }
+        }
+    };
     if drained {
         tracing::info!("stopped, everything that was read is durable");
     } else {
         tracing::warn!("stopped before everything that was read was durable; it is read again at the next start");
-    }
-    Ok(())
-}
-
-fn notify(states: &[sd_notify::NotifyState<'_>]) {
-    if let Err(error) = sd_notify::notify(states) {
-        tracing::debug!(error = %error, "systemd was not told");
-    }
-}
-
-/// Tells systemd that the main loop turns, where it asks for that.
-struct Watchdog(Option<actix_rt::task::JoinHandle<()>>);
-
-impl Watchdog {
-    fn start() -> Self {
-        let Some(interval) = sd_notify::watchdog_enabled() else { return Self(None) };
-        Self(Some(actix_rt::spawn(async move {
-            loop {
-                notify(&[sd_notify::NotifyState::Watchdog]);
-                tokio::time::sleep(interval / 3).await;
-            }
-        })))
-    }
-}
-
-impl Drop for Watchdog {
-    fn drop(&mut self) {
-        if let Some(task) = &self.0 {
-            task.abort();
-        }
     }
 }

@@ -11,6 +11,7 @@ mod info;
 mod man;
 mod orders;
 mod probe;
+mod reload;
 mod restore;
 mod run;
 mod show;
@@ -110,6 +111,7 @@ enum Command {
     Verify(verify::Args),
     Cat(cat::Args),
     Status(status::Args),
+    Reload(reload::Args),
     Flush(orders::FlushArgs),
     Pause(orders::PauseArgs),
     Resume(orders::ResumeArgs),
@@ -138,6 +140,7 @@ impl Command {
             Self::Verify(args) => verify::run(args, context),
             Self::Cat(args) => cat::run(args, context),
             Self::Status(args) => status::run(&args, context),
+            Self::Reload(args) => reload::run(&args, context),
             Self::Flush(args) => orders::flush(&args, context).map(done),
             Self::Pause(args) => orders::pause(&args, context).map(done),
             Self::Resume(args) => orders::resume(&args, context).map(done),
@@ -159,6 +162,7 @@ impl Command {
             Self::Verify(args) => args.json,
             Self::Cat(args) => args.json,
             Self::Status(args) => args.json,
+            Self::Reload(args) => args.json,
             Self::Flush(args) => args.json,
             Self::Pause(args) => args.json,
             Self::Resume(args) => args.json,
@@ -237,18 +241,12 @@ impl Context {
         self.start(config::load_job_file(self.config.as_deref(), file))
     }
 
-    /// The control socket of the daemon with this configuration, which need not be valid as it stands now: the daemon
-    /// runs on what it has loaded.
+    /// The control socket of the daemon with this configuration.
     ///
     /// # Errors
     /// [`Exit::Config`] where it is not valid and no daemon listens at what it says.
     pub fn socket(&self) -> Result<PathBuf> {
-        let inspection = config::inspect(self.config.as_deref(), &config::Jobs::None);
-        let level = if self.verbosity > 0 { "info" } else { "warn" };
-        logging::start(level, config::LogFormat::Text, 0, self.color);
-        let given = inspection.values.iter().find(|shown| shown.section == "main" && shown.key == "control.socket");
-        let socket = given.and_then(|shown| shown.value.as_str()).unwrap_or_default();
-        let socket = PathBuf::from(socket);
+        let (socket, inspection) = self.look_for_socket();
         match inspection.into_result() {
             Err(errors) if std::os::unix::net::UnixStream::connect(&socket).is_err() => Err(errors.into()),
             _ => Ok(socket),
@@ -271,13 +269,32 @@ impl Context {
         }
     }
 
+    /// The same whether the files are valid or not: the daemon runs on what it has loaded, and says what is wrong.
+    pub fn daemon_socket(&self) -> PathBuf {
+        self.look_for_socket().0
+    }
+
+    fn look_for_socket(&self) -> (PathBuf, config::Inspection) {
+        let inspection = config::inspect(self.config.as_deref(), &config::Jobs::None);
+        let level = if self.verbosity > 0 { "info" } else { "warn" };
+        logging::start(level, config::LogFormat::Text, 0, self.color);
+        let given = inspection.values.iter().find(|shown| shown.section == "main" && shown.key == "control.socket");
+        let socket = given.and_then(|shown| shown.value.as_str()).unwrap_or_default();
+        (PathBuf::from(socket), inspection)
+    }
+
     fn start(&self, loaded: Result<Config, ConfigErrors>) -> Result<Config> {
         let config = loaded?;
+        self.begin(&config);
+        Ok(config)
+    }
+
+    /// Starts logging as `config` says.
+    fn begin(&self, config: &Config) {
         logging::start(&config.log_level, config.log_format, self.verbosity, self.color);
         for warning in &config.warnings {
             tracing::warn!(key = warning.key, "{}: {} ({})", warning.origin, warning.what, warning.remedy);
         }
-        Ok(config)
     }
 }
 

@@ -131,6 +131,7 @@ impl Builder<'_> {
             allow_compacted: view.value("allow_compacted", kind::flag),
             rate_limit: view.value("rate_limit", kind::rate),
             rpo_target: view.value("rpo_target", kind::span),
+            paused: view.value("paused", kind::flag),
             groups: GroupSelection {
                 include: Pattern(view.value("groups_regex", kind::pattern)),
                 exclude: view.maybe("groups_exclude_regex", kind::pattern).map(Pattern),
@@ -283,9 +284,6 @@ impl Builder<'_> {
         if retention != "keep" {
             let what = format!("{retention:?} is not supported by this version, which removes nothing");
             refuse("retention", &what, "write \"keep\", and let a lifecycle rule of your own expire old objects");
-        }
-        if self.view.value("paused", kind::flag) {
-            refuse("paused", "true is not supported by this version", "move the file out of jobs.d to pause the job");
         }
     }
 }

@@ -247,7 +247,12 @@ pub static JOB: &[Key] = &[
         "How often committed offsets are looked at. They are written when they have changed. A run until caught up looks \
          once, at its end.",
     ),
-    key("paused", Flag, Is("false"), "true is not supported by this version: move the file out of jobs.d instead."),
+    key(
+        "paused",
+        Flag,
+        Is("false"),
+        "true: the job is there, but does not run. `kafka-backup pause` does the same without a change of the file.",
+    ),
     key("instance", Text, Unsupported, "For type = \"compacted\"."),
     key("initial_status", OneOf(&["ACTIVATE", "PASSIVATE"]), Unsupported, "For type = \"compacted\"."),
     key("length_hours", Count(1, u64::MAX), Unsupported, "For type = \"compacted\"."),

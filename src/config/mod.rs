@@ -15,6 +15,7 @@
 //! All defaults are resolved here and nowhere else.
 
 mod cluster;
+mod facts;
 mod finding;
 mod job;
 pub mod keys;
@@ -32,6 +33,7 @@ pub use finding::{ConfigErrors, Finding, Layer, Origin, Severity};
 pub use kind::Kind;
 pub use load::{FileKind, Inspection, Jobs, Shown, inspect, kind_of_file, load, load_job_file, load_main};
 pub use restore::{ConsumerGroups, IfNotEmpty, RestoreFlags, RestoreRequest};
+pub use source::job_files;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -289,6 +291,8 @@ pub struct Job {
     pub rate_limit: Option<u64>,
     /// For status and alerts.
     pub rpo_target: Duration,
+    /// It is there, but does not run.
+    pub paused: bool,
     /// Of which consumer groups the positions are saved; never of its own.
     pub groups: GroupSelection,
     /// How often.

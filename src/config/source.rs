@@ -165,7 +165,7 @@ pub(super) fn environment(variables: impl Iterator<Item = (String, String)>) -> 
 
 /// The job files of a folder, in the order of their names: `*.toml`, not recursive, without what editors and package
 /// managers leave behind.
-pub(super) fn job_files(folder: &Path) -> std::io::Result<Vec<PathBuf>> {
+pub fn job_files(folder: &Path) -> std::io::Result<Vec<PathBuf>> {
     let mut files = BTreeMap::new();
     for entry in std::fs::read_dir(folder)? {
         let path = entry?.path();

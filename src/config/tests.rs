@@ -260,10 +260,6 @@ fn broken_main_files(#[case] text: &str, #[case] expected: &str) {
     "D/jobs.d/j.toml:2:1: retention: \"30d\" is not supported by this version, which removes nothing\n  hint: write \"keep\", and let a lifecycle rule of your own expire old objects"
 )]
 #[case(
-    "topics = [\"a\"]\npaused = true",
-    "D/jobs.d/j.toml:2:1: paused: true is not supported by this version\n  hint: move the file out of jobs.d to pause the job"
-)]
-#[case(
     "topics = [\"a\"]\nstate_dir = \"x\"",
     "D/jobs.d/j.toml:2:1: state_dir: is a key of the main file, not of a job\n  hint: put it into the main file"
 )]

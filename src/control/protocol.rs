@@ -41,6 +41,15 @@ pub enum Request {
         /// Which job.
         job: String,
     },
+    /// Load the configuration again: a [`crate::reload::Report`].
+    Reload {
+        /// Say what would be done.
+        dry_run: bool,
+        /// Also when most jobs go.
+        allow_removals: bool,
+    },
+    /// What the last reload said: a [`crate::standing::LastReload`], or nothing.
+    LastReload,
 }
 
 /// Who may ask.
@@ -56,8 +65,8 @@ impl Request {
     /// Who may ask this.
     pub fn access(&self) -> Access {
         match self {
-            Self::Status { .. } | Self::Metrics => Access::Read,
-            Self::Flush { .. } | Self::Pause { .. } | Self::Resume { .. } => Access::Change,
+            Self::Status { .. } | Self::LastReload | Self::Metrics => Access::Read,
+            Self::Flush { .. } | Self::Pause { .. } | Self::Resume { .. } | Self::Reload { .. } => Access::Change,
         }
     }
 }

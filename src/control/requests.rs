@@ -8,6 +8,7 @@ use tokio::sync::mpsc::UnboundedSender;
 use super::document::StatusDocument;
 use super::protocol::{Flushed, Request};
 use crate::error::{Error, Exit, Result, no_such_job};
+use crate::reload::{Options, Reloads};
 use crate::supervisor::{Flush, Pause, Process, Resume, Supervisor};
 
 /// What requests act on.
@@ -17,6 +18,8 @@ pub struct Daemon {
     pub process: Process,
     /// Who starts and ends them.
     pub supervisor: Addr<Supervisor>,
+    /// Where reloads are asked for.
+    pub reloads: Reloads,
 }
 
 /// Lines for a person who waits.
@@ -33,6 +36,10 @@ pub async fn answer(daemon: &Daemon, request: Request, notes: &Notes) -> Result<
         Request::Flush { job, wait } => value(&flush(daemon, job, wait, notes).await?),
         Request::Pause { job, reason } => value(&asked(daemon.supervisor.send(Pause { job, reason }).await)?),
         Request::Resume { job } => value(&asked(daemon.supervisor.send(Resume { job }).await)?),
+        Request::Reload { dry_run, allow_removals } => {
+            value(&daemon.reloads.ask(Options { dry_run, allow_removals }).await?)
+        }
+        Request::LastReload => value(&daemon.process.standing.get().last_reload),
     }
 }
 

@@ -12,6 +12,7 @@ pub mod deadline;
 pub mod groups;
 pub mod key;
 pub mod object;
+pub mod reload;
 pub mod restore;
 pub mod resume;
 pub mod rotation;

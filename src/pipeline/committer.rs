@@ -87,6 +87,10 @@ impl Committer {
 
     fn flush(&mut self) {
         self.gathering = false;
+        #[cfg(debug_assertions)]
+        if !self.pending.is_empty() {
+            crate::failpoint::committer();
+        }
         let pending = std::mem::take(&mut self.pending);
         let mut entries = Vec::with_capacity(pending.len());
         let mut by_group: HashMap<*const (), (Arc<dyn GroupCommit>, Vec<_>)> = HashMap::new();
@@ -133,6 +137,17 @@ impl Actor for Committer {
         self.flush();
         Running::Stop
     }
+}
+
+/// Answered while the committer turns.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct Ping;
+
+impl Handler<Ping> for Committer {
+    type Result = ();
+
+    fn handle(&mut self, _: Ping, _: &mut Self::Context) {}
 }
 
 impl Handler<Register> for Committer {

@@ -37,7 +37,7 @@ pub struct Consumer {
     encoder: Addr<Encoder>,
     budget: JobBudget,
     pool: Arc<BatchPool>,
-    rate: Option<Arc<RateLimit>>,
+    rate: Arc<RateLimit>,
     credits: Arc<Semaphore>,
     woken: Arc<AtomicBool>,
     /// Something asynchronous is under way that will call `turn` again.
@@ -94,7 +94,7 @@ impl Consumer {
         if self.queue.is_empty() {
             return;
         }
-        if let Some(wait) = self.rate.as_ref().and_then(|rate| rate.wait()) {
+        if let Some(wait) = self.rate.wait() {
             return self.come_back(ctx, tokio::time::sleep(wait));
         }
         let Ok(credit) = self.credits.clone().try_acquire_owned() else {
@@ -144,9 +144,7 @@ impl Consumer {
             self.lane.progress.read(self.position, (batch.len() - again) as u64, now_ms());
             let bytes = batch.content_bytes() as u64;
             self.lane.counters.read_bytes.inc_by(bytes);
-            if let Some(rate) = &self.rate {
-                rate.spend(bytes);
-            }
+            self.rate.spend(bytes);
             let at_eof = drained.eof.is_some();
             self.encoder.do_send(Records { batch, at_eof, fetched, permit, credit });
         } else {

@@ -112,7 +112,7 @@ pub struct Shared {
     /// Used batches.
     pub pool: Arc<BatchPool>,
     /// The job's limit on reading.
-    pub rate: Option<Arc<RateLimit>>,
+    pub rate: Arc<RateLimit>,
     /// Where open objects go under pressure.
     pub spool: Arc<Spool>,
     /// Ids of the job's topics.

@@ -8,22 +8,34 @@ const BURST_SECONDS: f64 = 1.0;
 
 /// Bytes per second; a batch is paid for after it was read, so the limit holds on average.
 #[derive(Debug)]
-pub struct RateLimit {
-    per_second: f64,
-    account: Mutex<(f64, Instant)>,
+pub struct RateLimit(Mutex<Account>);
+
+#[derive(Debug)]
+struct Account {
+    /// `None` is no limit.
+    per_second: Option<f64>,
+    balance: f64,
+    settled: Instant,
 }
 
 impl RateLimit {
-    /// At most `bytes` per second (at least 1).
-    pub fn new(bytes: u64) -> Self {
-        let per_second = bytes.max(1) as f64;
-        Self { per_second, account: Mutex::new((per_second * BURST_SECONDS, Instant::now())) }
+    /// At most `bytes` per second (at least 1); `None` is no limit.
+    pub fn new(bytes: Option<u64>) -> Self {
+        let per_second = bytes.map(|bytes| bytes.max(1) as f64);
+        let balance = per_second.unwrap_or_default() * BURST_SECONDS;
+        Self(Mutex::new(Account { per_second, balance, settled: Instant::now() }))
+    }
+
+    /// Another limit from now on.
+    pub fn set(&self, bytes: Option<u64>) {
+        let fresh = Self::new(bytes).0.into_inner().unwrap_or_else(PoisonError::into_inner);
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = fresh;
     }
 
     /// How long to wait before reading on; `None` when nothing is owed.
     pub fn wait(&self) -> Option<Duration> {
-        let balance = self.settle(0.0);
-        (balance < 0.0).then(|| Duration::from_secs_f64((-balance / self.per_second).min(3600.0)))
+        let (balance, per_second) = self.settle(0.0)?;
+        (balance < 0.0).then(|| Duration::from_secs_f64((-balance / per_second).min(3600.0)))
     }
 
     /// `bytes` were read.
@@ -31,13 +43,15 @@ impl RateLimit {
         self.settle(bytes as f64);
     }
 
-    fn settle(&self, spent: f64) -> f64 {
-        let mut account = self.account.lock().unwrap_or_else(PoisonError::into_inner);
+    /// Balance and limit; `None` where there is no limit.
+    fn settle(&self, spent: f64) -> Option<(f64, f64)> {
+        let mut account = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let per_second = account.per_second?;
         let now = Instant::now();
-        let earned = now.duration_since(account.1).as_secs_f64() * self.per_second;
-        account.0 = (account.0 + earned).min(self.per_second * BURST_SECONDS) - spent;
-        account.1 = now;
-        account.0
+        let earned = now.duration_since(account.settled).as_secs_f64() * per_second;
+        account.balance = (account.balance + earned).min(per_second * BURST_SECONDS) - spent;
+        account.settled = now;
+        Some((account.balance, per_second))
     }
 }
 
@@ -47,10 +61,22 @@ mod tests {
 
     #[test]
     fn what_is_spent_must_be_earned() {
-        let rate = RateLimit::new(1000);
+        let rate = RateLimit::new(Some(1000));
         assert_eq!(rate.wait(), None);
         rate.spend(3000);
         let wait = rate.wait().unwrap();
         assert!(wait > Duration::from_millis(1900) && wait <= Duration::from_secs(2), "{wait:?}");
+    }
+
+    #[test]
+    fn another_limit_holds_at_once() {
+        let rate = RateLimit::new(None);
+        rate.spend(1 << 40);
+        assert_eq!(rate.wait(), None, "no limit, no debt");
+        rate.set(Some(1000));
+        rate.spend(3000);
+        assert!(rate.wait().is_some());
+        rate.set(None);
+        assert_eq!(rate.wait(), None);
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::lane::Progress;
 use crate::config::Job;
@@ -94,6 +94,8 @@ pub struct JobStatus {
     /// When it began, in milliseconds since 1970-01-01 UTC.
     pub began_ms: i64,
     rpo_target_ms: AtomicU64,
+    /// When the job was last heard of.
+    beat: Mutex<Option<Instant>>,
     inner: Mutex<Inner>,
 }
 
@@ -121,6 +123,7 @@ impl JobStatus {
             job,
             gaps: AtomicU64::new(0),
             began_ms: super::consumer::now_ms(),
+            beat: Mutex::default(),
             inner: Mutex::default(),
         })
     }
@@ -128,6 +131,22 @@ impl JobStatus {
     /// The job's target, which may change while it runs.
     pub fn rpo_target(&self) -> Duration {
         Duration::from_millis(self.rpo_target_ms.load(Ordering::Relaxed))
+    }
+
+    /// The job turns.
+    pub fn beat(&self) {
+        *self.beat.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+    }
+
+    /// Nobody has to be heard of any more.
+    pub fn rest(&self) {
+        *self.beat.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+
+    /// For how long a running job was not heard of.
+    pub fn silence(&self) -> Duration {
+        let beat = *self.beat.lock().unwrap_or_else(PoisonError::into_inner);
+        beat.map_or(Duration::ZERO, |beat| beat.elapsed())
     }
 
     /// Another target from now on.

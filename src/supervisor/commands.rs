@@ -19,6 +19,8 @@ use crate::pipeline::status::Paused;
 pub struct Swap {
     /// All of them.
     pub jobs: Vec<Arc<Job>>,
+    /// Those whose changes hold without a restart.
+    pub live: Vec<Arc<Job>>,
     /// How long a job that ends may take to make durable what it has read.
     pub drain_timeout: Duration,
 }
@@ -26,12 +28,18 @@ pub struct Swap {
 impl Handler<Swap> for Supervisor {
     type Result = ();
 
-    fn handle(&mut self, Swap { jobs, drain_timeout }: Swap, ctx: &mut Self::Context) {
+    fn handle(&mut self, Swap { jobs, live, drain_timeout }: Swap, ctx: &mut Self::Context) {
         if self.ending.is_some() {
             return;
         }
         self.drain_timeout = drain_timeout;
+        self.process.share_among(&jobs);
         self.slots.values_mut().for_each(|slot| slot.wanted = Wanted::Gone);
+        for job in live {
+            if let Some(Slot { phase: Phase::Running(open, _), .. }) = self.slots.get_mut(&job.id) {
+                open.retune(job);
+            }
+        }
         for job in jobs {
             let wanted = self.intent(&job);
             match self.slots.get_mut(&job.id) {
@@ -119,6 +127,10 @@ impl Handler<Resume> for Supervisor {
 
     fn handle(&mut self, Resume { job }: Resume, ctx: &mut Self::Context) -> Self::Result {
         self.check_there(&job)?;
+        if let Some(slot) = self.slots.get(&job).filter(|slot| slot.job.paused) {
+            let what = format!("job {job} is paused by its file: paused = true in {}", slot.job.path.display());
+            return Err(Error::new(Exit::Config, what).hint("remove that line, then kafka-backup reload"));
+        }
         self.pauses.set(&job, None)?;
         self.rewant(&job, ctx);
         Ok(())
@@ -166,7 +178,7 @@ impl Supervisor {
 
     /// Whether it is paused may have changed.
     fn rewant(&mut self, id: &str, ctx: &mut Context<Self>) {
-        let wanted = self.slots.get(id).map(|slot| self.intent(&slot.job));
+        let wanted = self.slots.get(id).map(|slot| slot.job.clone()).map(|job| self.intent(&job));
         if let (Some(slot), Some(wanted)) = (self.slots.get_mut(id), wanted) {
             slot.wanted = wanted;
         }

@@ -23,6 +23,7 @@ pub use self::process::{OpenJob, Process, Statuses, kafka_error, store_error};
 use crate::config::{Config, Job};
 use crate::error::{Exit, Result};
 use crate::model::slot::{self, Doing, Step, restart_wait};
+use crate::pipeline::consumer::now_ms;
 use crate::pipeline::status::Paused;
 use crate::storage::retry::Backoff;
 
@@ -191,9 +192,22 @@ impl Supervisor {
         }
     }
 
-    /// What is wanted of `job` besides that it is there.
-    fn intent(&self, job: &Job) -> Wanted {
-        self.pauses.get(&job.id).map_or(Wanted::Run, |paused| Wanted::Pause(paused.clone()))
+    /// What is wanted of `job` besides that it is there. Since when a file pauses it is kept, too.
+    fn intent(&mut self, job: &Job) -> Wanted {
+        let by_file = Paused { since_ms: now_ms(), reason: None, by_file: true };
+        let kept = self.pauses.get(&job.id).cloned();
+        let paused = match (&kept, job.paused) {
+            (Some(paused), true) => Some(Paused { by_file: true, ..paused.clone() }),
+            (Some(paused), false) if !paused.by_file => Some(paused.clone()),
+            (None, true) => Some(by_file),
+            _ => None,
+        };
+        if paused != kept
+            && let Err(error) = self.pauses.set(&job.id, paused.clone())
+        {
+            tracing::warn!(job = %job.id, error = %error, "since when the job is paused will be forgotten");
+        }
+        paused.map_or(Wanted::Run, Wanted::Pause)
     }
 }
 

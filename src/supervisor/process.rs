@@ -1,6 +1,7 @@
 //! What all jobs of the process share, and how one of them is opened.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -44,13 +45,38 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// The status of every job, for whoever shows it.
 pub type Statuses = Arc<Mutex<BTreeMap<String, Arc<JobStatus>>>>;
 
+/// How much librdkafka's queues may hold. A client that has begun keeps what it was given; who begins later gets the
+/// share of then.
+#[derive(Debug)]
+struct Prefetch {
+    total: u64,
+    each: AtomicU64,
+}
+
+impl Prefetch {
+    fn new(total: u64, jobs: &[Arc<Job>]) -> Self {
+        let prefetch = Self { total, each: AtomicU64::new(total) };
+        prefetch.share_among(jobs);
+        prefetch
+    }
+
+    fn share_among(&self, jobs: &[Arc<Job>]) {
+        let clients: u64 = jobs.iter().map(|job| u64::from(job.tasks_max)).sum();
+        self.each.store(self.total / clients.max(1), Ordering::Relaxed);
+    }
+
+    fn of_a_client(&self) -> u64 {
+        self.each.load(Ordering::Relaxed)
+    }
+}
+
 /// What all jobs of the process share.
 #[derive(Clone)]
 pub struct Process {
     budget: Arc<Budget>,
     budget_bytes: u64,
-    prefetch_bytes: u64,
     max_partition_series: u64,
+    prefetch: Arc<Prefetch>,
     pool: Arc<BatchPool>,
     spool: Arc<Spool>,
     state: Option<State>,
@@ -72,10 +98,10 @@ impl Process {
             let what = format!("spool directory {}", config.spool_dir.display());
             Error::new(Exit::Failed, what).because(e).hint("spool.dir must be a folder this user may write to")
         })?;
-        let clients: u64 = jobs.iter().map(|job| u64::from(job.tasks_max)).sum::<u64>().max(1);
         let prefetch = config.memory_budget / PREFETCH_SHARE;
         let budget = Budget::new(config.memory_budget - prefetch, jobs.len());
         io.spawn(budget.clone().relieve());
+        io.spawn(budget.clone().keep_settled());
         let threads = Arc::new(Threads::start());
         let committer = Committer::start_in_arbiter(&threads.commit(), {
             let state = state.clone();
@@ -84,8 +110,8 @@ impl Process {
         Ok(Self {
             budget,
             budget_bytes: config.memory_budget,
-            prefetch_bytes: prefetch / clients,
             max_partition_series: config.max_partition_series,
+            prefetch: Arc::new(Prefetch::new(prefetch, jobs)),
             pool: Arc::default(),
             spool,
             state: Some(state),
@@ -94,8 +120,14 @@ impl Process {
             clusters: Arc::default(),
             io,
             statuses: Statuses::default(),
-            standing: Arc::new(Standing::new(&config.path)),
+            standing: Arc::new(Standing::new(&config.path, &config.jobs_dir)),
         })
+    }
+
+    /// These are the jobs from now on: memory is divided among them.
+    pub fn share_among(&self, jobs: &[Arc<Job>]) {
+        self.budget.share_among(jobs.len());
+        self.prefetch.share_among(jobs);
     }
 
     /// Bytes of batches and open objects in use, and how many may be.
@@ -111,6 +143,19 @@ impl Process {
     /// Bytes in the spool.
     pub fn spool_bytes(&self) -> u64 {
         self.spool.used()
+    }
+
+    /// A number that differs as soon as anything was made durable or any job has ended.
+    pub fn progress(&self) -> (usize, i64) {
+        let all = self.all_statuses();
+        let durable = all.iter().flat_map(|job| job.partitions().into_values());
+        let sum = durable.filter_map(|p| Some(p.progress?.durable_next())).fold(0, i64::wrapping_add);
+        (all.len(), sum)
+    }
+
+    /// The actor that writes down what is durable, to see whether it answers.
+    pub fn committer(&self) -> &Addr<Committer> {
+        &self.committer
     }
 
     /// Where the local state is, for metrics.
@@ -177,6 +222,7 @@ impl Process {
         let topics = shared_cluster.topics.clone();
         topics.add(selected.keys().map(String::as_str));
         let shared = self.shared(job, store.clone(), topics.clone());
+        let rate = shared.rate.clone();
         let (state, forks) = (self.state.clone(), shared.forks.clone());
         let local = Local { state, spool: Some(self.spool.clone()) };
         let resolver = Resolver::new(job.clone(), store, cluster, cluster_id, local, topics, forks);
@@ -197,7 +243,7 @@ impl Process {
         };
         let runner = JobRunner::start_in_arbiter(&self.threads.control(), move |_| JobRunner::new(parts));
         status.solved("start");
-        Ok(OpenJob { job: job.clone(), runner, status, reached: Some(reached) })
+        Ok(OpenJob { job: job.clone(), runner, status, rate, reached: Some(reached) })
     }
 
     fn shared(&self, job: &Job, store: Arc<dyn Store>, topics: Arc<TopicWatch>) -> Shared {
@@ -206,7 +252,7 @@ impl Process {
             store,
             budget,
             pool: self.pool.clone(),
-            rate: job.rate_limit.map(|bytes| Arc::new(RateLimit::new(bytes))),
+            rate: Arc::new(RateLimit::new(job.rate_limit)),
             spool: self.spool.clone(),
             topics,
             forks: Arc::default(),
@@ -241,7 +287,7 @@ impl Process {
                     id => id.to_owned(),
                 },
                 isolation: job.isolation,
-                prefetch_bytes: self.prefetch_bytes,
+                prefetch_bytes: self.prefetch.of_a_client(),
                 partitions: partitions.div_ceil(job.tasks_max as usize),
             };
             let sender = sender.clone();
@@ -320,12 +366,22 @@ pub struct OpenJob {
     pub runner: Addr<JobRunner>,
     /// How it is.
     pub status: Arc<JobStatus>,
+    rate: Arc<RateLimit>,
     /// Tells when everything is durable that there was at the start of a one-shot run, or why that cannot be; and of any
     /// run when it has ended by itself.
     pub reached: Option<oneshot::Receiver<Result<(), Unresolved>>>,
 }
 
 impl OpenJob {
+    /// Goes on with a definition that differs only in what holds without a restart.
+    pub fn retune(&mut self, job: Arc<Job>) {
+        self.status.set_rpo_target(job.rpo_target);
+        if self.job.rate_limit != job.rate_limit {
+            self.rate.set(job.rate_limit);
+        }
+        self.job = job;
+    }
+
     /// Saves the positions of consumer groups now.
     pub async fn save_groups(&self) -> Round {
         let ended = |error: MailboxError| Round { problems: vec![error.to_string()], ..Round::default() };

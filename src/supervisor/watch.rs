@@ -18,7 +18,12 @@ const RESTARTS: &str = "restarts";
 impl Supervisor {
     /// Begins to look.
     pub(super) fn watch(&mut self, ctx: &mut Context<Self>) {
-        ctx.run_interval(ALIVE_EVERY, |act, ctx| act.revive(ctx));
+        ctx.run_interval(ALIVE_EVERY, |act, ctx| {
+            act.revive(ctx);
+            if act.ending.is_none() {
+                crate::notify::status(&act.process);
+            }
+        });
     }
 
     /// Starts jobs again that ended by themselves: their client was of no more use, or they died.

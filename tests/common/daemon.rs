@@ -129,6 +129,11 @@ impl Daemon {
         wait_for("the process to end", SOON, || self.child.try_wait().unwrap())
     }
 
+    /// SIGHUP: it is to load its configuration again.
+    pub fn hang_up(&self) {
+        self.signal(Signal::HUP);
+    }
+
     /// SIGSTOP: it sleeps like a virtual machine that is paused.
     pub fn freeze(&self) {
         self.signal(Signal::STOP);

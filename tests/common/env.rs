@@ -119,16 +119,21 @@ impl Env {
 
     /// Starts a daemon with state of its own; several names stand for several machines with the same jobs.
     pub fn daemon_named(&self, instance: &str) -> Daemon {
-        self.daemon_after(instance, ":")
+        self.daemon_after(instance, ":", &[])
     }
 
     /// Starts a daemon in a mount namespace of its own, in which `prepare` (shell) was run first: mounts made there are
     /// gone with the daemon.
     pub fn daemon_in_namespace(&self, prepare: &str) -> Daemon {
-        self.daemon_after("a", prepare)
+        self.daemon_after("a", prepare, &[])
     }
 
-    fn daemon_after(&self, instance: &str, prepare: &str) -> Daemon {
+    /// Starts the daemon with environment variables of its own.
+    pub fn daemon_with(&self, variables: &[(&str, &str)]) -> Daemon {
+        self.daemon_after("a", ":", variables)
+    }
+
+    fn daemon_after(&self, instance: &str, prepare: &str, variables: &[(&str, &str)]) -> Daemon {
         let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let config = self.write(instance, &format!("127.0.0.1:{port}"));
         let mut command = if prepare == ":" {
@@ -140,7 +145,7 @@ impl Env {
             command.args(["sh", "-c", &script, PROGRAM]);
             command
         };
-        command.arg("daemon");
+        command.arg("daemon").envs(variables.iter().copied());
         Daemon::spawn(command, port, self.dir.path().join(instance).join("log"))
     }
 

@@ -17,6 +17,7 @@ mod metrics;
 mod packages;
 mod protected;
 mod rebalance;
+mod reload;
 mod restore;
 mod restore_target;
 mod resume;

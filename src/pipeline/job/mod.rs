@@ -441,6 +441,7 @@ fn upload_of(partition: &TopicPartition) -> String {
 
 impl Drop for JobRunner {
     fn drop(&mut self) {
+        self.status.rest();
         // Also after a panic: lanes without anybody who watches them would go on for ever.
         let partitions: Vec<_> = self.lanes.keys().cloned().collect();
         partitions.iter().for_each(|p| self.close(p));

@@ -19,6 +19,8 @@ use crate::pipeline::topics::{Sight, Sights};
 const ENDS_EVERY: Duration = Duration::from_secs(5);
 /// How often what is protected is written down for the next process.
 const REMEMBER_EVERY: Duration = Duration::from_secs(30);
+/// How often the job shows that it turns.
+const BEAT_EVERY: Duration = Duration::from_secs(1);
 /// How often topics are matched against the selection.
 const TOPICS_EVERY: Duration = Duration::from_secs(10);
 /// A lane with lag and no progress for so long, while others progress, is rebuilt.
@@ -43,6 +45,7 @@ struct Topics(Result<Arc<Vec<String>>, KafkaError>);
 impl JobRunner {
     /// Begins to look.
     pub(super) fn watch(&mut self, ctx: &mut Context<Self>) {
+        ctx.run_interval(BEAT_EVERY, |act, _| act.status.beat());
         ctx.run_interval(ENDS_EVERY, |act, ctx| {
             act.ask_for_ends(ctx);
             act.rebuild_stalled(ctx);

@@ -100,7 +100,7 @@ impl Feed {
             store: bed.store.clone(),
             budget: Budget::new(64 << 20, 1).job(),
             pool: Arc::default(),
-            rate: None,
+            rate: Arc::new(crate::pipeline::rate::RateLimit::new(None)),
             spool: Spool::open(&bed.dir.path().join("spool"), 1 << 20).unwrap(),
             topics,
             forks: Arc::default(),

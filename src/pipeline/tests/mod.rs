@@ -89,6 +89,7 @@ impl Bed {
             allow_compacted: false,
             rate_limit: None,
             rpo_target: Duration::from_secs(900),
+            paused: false,
             groups: crate::config::GroupSelection {
                 include: crate::model::restore::Pattern(regex::Regex::new(".*").expect("a pattern")),
                 exclude: None,

@@ -1,0 +1,265 @@
+//! Reload: one path for SIGHUP, `kafka-backup reload` and `systemctl reload`.
+//!
+//! ```text
+//! load      every file, until it holds still; every error of every file at once
+//! plan      what changes (pure: model::reload)
+//! build     the clients of what is new or changed, to see that they can be
+//! swap      one message to the supervisor; what is unchanged keeps its very definition, and is not touched
+//! ```
+//!
+//! Up to the swap nothing that runs has been touched, so a reload that is refused changes nothing. The supervisor hands
+//! over in its own time: this ends with the swap, not with the last drain. It works on threads of its own; the
+//! supervisor and the watchdog go on meanwhile.
+
+mod load;
+mod snapshot;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix::Addr;
+use serde::{Deserialize, Serialize};
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::{Instant, sleep_until};
+
+pub use self::load::{Loaded, load};
+use crate::config::{Config, Job};
+use crate::error::{Error, Exit, Result};
+use crate::model::reload::{Picture, Plan, plan};
+use crate::notify;
+use crate::signal::Hangups;
+use crate::standing::{Drift, ReloadResult};
+use crate::supervisor::{Process, Supervisor, Swap};
+
+/// How often the files are compared with what runs.
+const DRIFT_EVERY: Duration = Duration::from_secs(60);
+/// Signals that come while so much time has not passed since the last reload are answered together.
+const SIGNALS_EVERY: Duration = Duration::from_secs(2);
+/// Names the log lines of a rejected reload, as `journalctl MESSAGE_ID=` and alerts on logs look for it.
+const REJECTED_ID: &str = "3f3c7a1d0e2b4c53a8f0c1d99d0b7e21";
+
+/// What is asked for.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Options {
+    /// Say what would be done.
+    pub dry_run: bool,
+    /// Also when most jobs go.
+    pub allow_removals: bool,
+}
+
+/// How a reload ended that was not rejected.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Report {
+    /// How. `applied` for a dry run that would change something.
+    pub result: ReloadResult,
+    /// Nothing was done.
+    pub dry_run: bool,
+    /// What runs now.
+    pub generation: u64,
+    /// What changed, or would.
+    pub plan: Plan,
+}
+
+impl Report {
+    /// For people.
+    pub fn text(&self) -> String {
+        let last = match (self.dry_run, self.result) {
+            (_, ReloadResult::Unchanged) => format!("no change, generation {}", self.generation),
+            (true, _) => "nothing was done (--dry-run)".to_owned(),
+            (false, _) => format!("applied generation {}", self.generation),
+        };
+        match self.plan.text() {
+            plan if plan.is_empty() => last,
+            plan => format!("{plan}\n{last}"),
+        }
+    }
+}
+
+/// One request, and who waits for what comes of it.
+#[derive(Debug)]
+pub struct Asked {
+    options: Options,
+    reply: oneshot::Sender<Result<Report>>,
+}
+
+/// Where reloads are asked for.
+#[derive(Debug, Clone)]
+pub struct Reloads(mpsc::UnboundedSender<Asked>);
+
+impl Reloads {
+    /// Somewhere to ask, and what is asked.
+    pub fn new() -> (Self, mpsc::UnboundedReceiver<Asked>) {
+        let (sender, receiver) = mpsc::unbounded_channel();
+        (Self(sender), receiver)
+    }
+
+    /// Asks and waits.
+    ///
+    /// # Errors
+    /// It was rejected, with all reasons; [`Exit::Unavailable`]: the daemon stops.
+    pub async fn ask(&self, options: Options) -> Result<Report> {
+        let stopping = || Error::new(Exit::Unavailable, "the daemon is stopping");
+        let (reply, answer) = oneshot::channel();
+        self.0.send(Asked { options, reply }).map_err(|_| stopping())?;
+        answer.await.map_err(|_| stopping())?
+    }
+}
+
+/// Carries out reloads, one at a time.
+pub struct Reloader {
+    /// The main file, where one was named.
+    main: Option<PathBuf>,
+    process: Process,
+    supervisor: Addr<Supervisor>,
+    io: tokio::runtime::Handle,
+    running: Loaded,
+    picture: Picture,
+}
+
+impl Reloader {
+    /// A reloader for what was loaded at the start from `main`.
+    pub fn new(
+        main: Option<PathBuf>,
+        process: Process,
+        supervisor: Addr<Supervisor>,
+        io: tokio::runtime::Handle,
+        running: Loaded,
+    ) -> Self {
+        let picture = running.config.picture();
+        Self { main, process, supervisor, io, running, picture }
+    }
+
+    /// Works for as long as the process lives.
+    pub async fn run(mut self, mut asked: mpsc::UnboundedReceiver<Asked>, mut hangups: Hangups) {
+        // Every signal that has come up to a reload is answered by it; the first one at once, a storm of them together.
+        let mut due = Instant::now();
+        let mut drift = tokio::time::interval(DRIFT_EVERY);
+        loop {
+            let signalled = async {
+                hangups.came().await;
+                sleep_until(due).await;
+            };
+            let (options, reply) = tokio::select! {
+                request = asked.recv() => match request {
+                    Some(Asked { options, reply }) => (options, Some(reply)),
+                    None => return,
+                },
+                () = signalled => (Options::default(), None),
+                _ = drift.tick() => {
+                    self.look_for_drift().await;
+                    continue;
+                }
+            };
+            if !options.dry_run {
+                hangups.forget();
+                due = Instant::now() + SIGNALS_EVERY;
+            }
+            let outcome = self.reload(options).await;
+            if let Some(reply) = reply {
+                let _ = reply.send(outcome); // who asked may have given up waiting
+            }
+        }
+    }
+
+    async fn reload(&mut self, options: Options) -> Result<Report> {
+        let _reloading = (!options.dry_run).then(|| notify::Reloading::begin(&self.process));
+        let outcome = self.transact(options).await;
+        if options.dry_run {
+            return outcome;
+        }
+        let (result, text) = match &outcome {
+            Ok(report) => (report.result, report.text()),
+            Err(error) => (ReloadResult::Rejected, error.to_string()),
+        };
+        crate::metrics::reloaded(result.name());
+        self.process.standing.reloaded(result, &text);
+        match &outcome {
+            Ok(report) => tracing::info!(result = result.name(), generation = report.generation, "reload:\n{text}"),
+            Err(error) => self.log_rejection(error),
+        }
+        self.look_for_drift().await;
+        outcome
+    }
+
+    fn log_rejection(&self, error: &Error) {
+        let generation = self.process.standing.get().generation;
+        let mut lines: Vec<String> = Vec::new();
+        for line in error.to_string().lines() {
+            match lines.last_mut() {
+                // A hint belongs to the error above it.
+                Some(last) if line.starts_with("  hint:") => last.push_str(&format!(" ({})", line.trim())),
+                _ => lines.push(line.to_owned()),
+            }
+        }
+        for line in lines {
+            tracing::error!(MESSAGE_ID = REJECTED_ID, generation, "reload rejected: {line}");
+        }
+    }
+
+    async fn transact(&mut self, options: Options) -> Result<Report> {
+        let main = self.main.clone();
+        let known = self.running.files.paths();
+        let loaded = aside(&self.io, move || load(main.as_deref(), known)).await??;
+        let picture = loaded.config.picture();
+        let plan = plan(&self.picture, &picture, options.allow_removals).map_err(|refusals| {
+            let all: Vec<String> = refusals.iter().map(ToString::to_string).collect();
+            Error::new(Exit::Config, all.join("\n"))
+        })?;
+        let (jobs, live) = self.definitions(&loaded.config, &plan);
+        let new: Vec<Arc<Job>> = jobs
+            .iter()
+            .filter(|job| plan.added.contains(&job.id) || plan.changed.get(&job.id).is_some_and(|c| c.restart))
+            .cloned()
+            .collect();
+        let io = self.io.clone();
+        aside(&self.io, move || load::build(&new, &io)).await??;
+        let generation = self.process.standing.get().generation;
+        let result = if plan.is_empty() { ReloadResult::Unchanged } else { ReloadResult::Applied };
+        if options.dry_run {
+            return Ok(Report { result, dry_run: true, generation, plan });
+        }
+        if !plan.is_empty() {
+            let swap = Swap { jobs: jobs.clone(), live, drain_timeout: loaded.config.drain_timeout };
+            let stopping = |_| Error::new(Exit::Unavailable, "the daemon is stopping");
+            self.supervisor.send(swap).await.map_err(stopping)?;
+            crate::logging::set_level(&loaded.config.log_level);
+        }
+        // Unchanged or not: the files that were read are the ones that run now.
+        self.running = Loaded { config: Config { jobs, ..loaded.config }, files: loaded.files };
+        self.picture = picture;
+        let generation = self.process.standing.applied(result == ReloadResult::Applied, &self.running.config.jobs_dir);
+        Ok(Report { result, dry_run: false, generation, plan })
+    }
+
+    /// The jobs from now on, unchanged ones with the very definition they have, and those whose changes need no restart.
+    fn definitions(&self, config: &Config, plan: &Plan) -> (Vec<Arc<Job>>, Vec<Arc<Job>>) {
+        let before = |job: &Arc<Job>| self.running.config.job(&job.id).filter(|_| plan.unchanged.contains(&job.id));
+        let jobs: Vec<_> = config.jobs.iter().map(|job| before(job).unwrap_or(job).clone()).collect();
+        let is_live = |job: &&Arc<Job>| plan.changed.get(&job.id).is_some_and(|change| !change.restart);
+        let live = jobs.iter().filter(is_live).cloned().collect();
+        (jobs, live)
+    }
+
+    async fn look_for_drift(&self) {
+        let (before, jobs_dir) = (self.running.files.clone(), self.running.config.jobs_dir.clone());
+        let edited = aside(&self.io, move || {
+            let mut paths = before.paths();
+            paths.extend(crate::config::job_files(&jobs_dir).unwrap_or_default());
+            before.edited(&snapshot::Snapshot::of(paths))
+        });
+        if let Ok((files, since)) = edited.await {
+            let now = crate::pipeline::consumer::now_ms();
+            let drift = Drift { files, since_ms: since.unwrap_or(now) };
+            self.process.standing.drifted(Some(drift).filter(|drift| !drift.files.is_empty()));
+        }
+    }
+}
+
+/// Does something that blocks where that disturbs nobody. A panic in it is an error like any other.
+async fn aside<T: Send + 'static>(io: &tokio::runtime::Handle, work: impl FnOnce() -> T + Send + 'static) -> Result<T> {
+    let died = |e: tokio::task::JoinError| {
+        Error::new(Exit::Failed, "the reload died; nothing was changed").because(e).hint("this is a bug: report it")
+    };
+    io.spawn_blocking(work).await.map_err(died)
+}
