@@ -39,6 +39,15 @@ fn only_the_s3_store_knows_rusoto() {
     assert_named_only_by(&rusoto, |path| path.to_string_lossy().starts_with("storage/s3"));
 }
 
+/// The rules of compacted topics can be taken out one by one, by tests that show what is lost without them.
+#[test]
+fn no_rule_of_compacted_topics_is_left_out() {
+    for (path, code) in sources() {
+        let defines = path == Path::new("model/compacted/settings.rs");
+        assert!(defines || !code.contains("without_for_a_test"), "{}: leaves a rule out", path.display());
+    }
+}
+
 /// Panics when a file outside of `allowed` (paths are relative to `src/`) uses one of `names`: as the head or a part of
 /// a path (`name::`), or in a `use` declaration.
 fn assert_named_only_by(names: &[&str], allowed: impl Fn(&Path) -> bool) {

@@ -90,3 +90,85 @@ pub fn note_ends(last: &mut AtEnds, progress: &Progress) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use rstest::rstest;
+
+    use super::*;
+    use crate::model::compacted::event::Reached;
+
+    fn reached(stored: i64, restorable: Option<i64>, seen_end_ms: Option<i64>) -> Reached {
+        Reached { stored, restorable, seen_end_ms }
+    }
+
+    fn progress(of: &[Reached]) -> Progress {
+        let partitions = of.iter().enumerate().map(|(number, reached)| (number as i32, *reached)).collect();
+        Progress { run: "r".into(), partitions, delete_retention_ms: Some(200) }
+    }
+
+    fn proved(stored: &[(i32, i64)]) -> OwnRun {
+        OwnRun {
+            number: 1,
+            run: "r".into(),
+            started_ms: 0,
+            after_term: 0,
+            titled: None,
+            voided: false,
+            objects: true,
+            intact: false,
+            stored: stored.iter().copied().collect(),
+            restorable: Offsets::new(),
+            seen_end_ms: None,
+        }
+    }
+
+    #[rstest]
+    #[case::at_the_end(&[reached(5, Some(5), None)], &[(0, 5)], Some(&[(0, 5)][..]))]
+    #[case::an_empty_partition(&[reached(0, Some(0), None)], &[(0, 0)], Some(&[(0, 0)][..]))]
+    #[case::went_on_behind_the_end(&[reached(9, Some(5), None)], &[(0, 9)], Some(&[(0, 5)][..]))]
+    #[case::the_log_ends_in_markers(&[reached(5, Some(7), None)], &[(0, 5)], Some(&[(0, 7)][..]))]
+    #[case::one_has_not_seen_its_end(&[reached(5, Some(5), None), reached(9, None, None)], &[(0, 5), (1, 9)], None)]
+    #[case::an_object_is_missing(&[reached(5, Some(5), None)], &[(0, 3)], None)]
+    #[case::nothing_is_there(&[reached(5, Some(5), None)], &[], None)]
+    #[case::no_partitions(&[], &[], None)]
+    fn completeness(#[case] of: &[Reached], #[case] stored: &[(i32, i64)], #[case] ends: Option<&[(i32, i64)]>) {
+        let ends = ends.map(|ends| ends.iter().copied().collect());
+        assert_eq!(complete(&progress(of), &proved(stored), None, Rules::default()), ends);
+    }
+
+    #[test]
+    fn another_run_proves_nothing() {
+        let other = OwnRun { run: "other".into(), ..proved(&[(0, 5)]) };
+        assert_eq!(complete(&progress(&[reached(5, Some(5), None)]), &other, None, Rules::default()), None);
+    }
+
+    /// The limit is 100 ms; the scan began at 1,000.
+    #[rstest]
+    #[case::scanning(None, reached(3, None, None), 1_100, None)]
+    #[case::still_scanning(None, reached(3, None, None), 1_101, Some(101))]
+    #[case::scanned(None, reached(3, Some(3), Some(1_100)), 2_000, None)]
+    #[case::scanned_too_slowly(None, reached(3, Some(3), Some(1_101)), 2_000, Some(101))]
+    #[case::idle(Some((3, 1_050)), reached(3, Some(3), Some(1_900)), 2_000, None)]
+    #[case::idle_and_not_asked(Some((3, 1_050)), reached(3, Some(3), Some(1_050)), 2_000, None)]
+    #[case::back_in_time(Some((3, 1_050)), reached(4, Some(4), Some(1_150)), 1_150, None)]
+    #[case::back_too_late(Some((3, 1_050)), reached(4, Some(4), Some(1_151)), 1_151, Some(101))]
+    #[case::only_a_tombstone_that_is_gone(Some((3, 1_050)), reached(3, Some(4), Some(1_151)), 1_151, Some(101))]
+    #[case::behind(Some((3, 1_050)), reached(4, Some(3), Some(1_050)), 1_151, Some(101))]
+    fn lateness(
+        #[case] last: Option<(i64, i64)>,
+        #[case] now: Reached,
+        #[case] now_ms: i64,
+        #[case] took: Option<i64>,
+    ) {
+        let last = last.map(|(end, at_ms)| (0, AtEnd { end, at_ms })).into_iter().collect();
+        let late = took.map(|took_ms| TooLate { took_ms, limit_ms: 100 });
+        assert_eq!(too_late(&last, 1_000, &progress(&[now]), now_ms), late);
+    }
+
+    #[test]
+    fn without_the_topics_setting_nothing_is_late() {
+        let progress = Progress { delete_retention_ms: None, ..progress(&[reached(0, None, None)]) };
+        assert_eq!(too_late(&AtEnds::new(), 0, &progress, i64::MAX), None);
+    }
+}

@@ -27,12 +27,18 @@ pub mod complete;
 pub mod deletion;
 pub mod event;
 pub mod look;
+#[cfg(test)]
+mod look_tests;
 pub mod message;
 mod phase;
 pub mod record;
+#[cfg(test)]
+mod record_tests;
 pub mod settings;
 pub mod state;
 mod step;
+#[cfg(test)]
+mod step_tests;
 pub mod view;
 pub mod wire;
 

@@ -4,8 +4,9 @@
 //! |---|---|---|---|
 //! | Starting | nothing | the coordination topic and the bucket have been read | see [`classify`] |
 //! | Resting | PASSIVATE | there is a reason to scan (see [`why_scan`]) | Preparing |
-//! | | | something lies in its folder | Clearing |
+//! | | | something lies in its folder, and C1 allows to delete it | Clearing |
 //! | Preparing | CATCHING_UP | its folder is empty and no DELETE is alive: creates the run | Scanning |
+//! | | | something lies in its folder | Clearing |
 //! | Scanning | CATCHING_UP | it is complete: creates the next TERM | Owning |
 //! | | | it was too slow, its run was voided, or the other took a TERM meanwhile | Clearing |
 //! | Owning | ACTIVATE | another instance owns the highest valid TERM | HandingOver |
@@ -71,7 +72,9 @@ fn watch_partner(turn: &mut Turn) {
 /// | its next TERM was used up | | Clearing |
 /// | never had a TERM | | Scanning: the run is resumed |
 fn classify(turn: &mut Turn, view: &View) {
-    let Some(run) = &view.own.run else { return enter(turn, Phase::Resting) };
+    let Some(run) = &view.own.run else {
+        return enter(turn, Phase::Resting);
+    };
     let owner = view.owner.as_ref();
     if let Some(mine) = owner.filter(|owner| is_mine(turn, owner, &run.run)) {
         return own_again(turn, run, mine.number, mine.created_ms, mine.tainted);
@@ -128,7 +131,9 @@ pub(super) fn begin_scan(turn: &mut Turn, why: WhyScan, run: Name, started_ms: i
 
 /// It owns a TERM that it has just created.
 pub(super) fn take_over(turn: &mut Turn, term: u64, created_ms: i64) {
-    let Some(run) = turn.state.followed().cloned() else { return };
+    let Some(run) = turn.state.followed().cloned() else {
+        return;
+    };
     turn.state.swap = false;
     turn.untell(|notice| !matches!(notice, Notice::SameInitialStatus));
     turn.tell(Notice::TookOver { term });
@@ -184,7 +189,9 @@ pub fn why_scan(state: &State, view: &View, silent: bool) -> Option<WhyScan> {
 }
 
 fn rest(turn: &mut Turn) {
-    let Some(view) = turn.state.view.clone() else { return turn.look_now_and_then() };
+    let Some(view) = turn.state.view.clone() else {
+        return turn.look_now_and_then();
+    };
     if view.owner.as_ref().is_some_and(|owner| owner.instance == turn.state.settings.instance) {
         return match turn.proof() {
             Some(view) if view.own.run.as_ref().is_some_and(|run| is_titled(turn, &view, run)) => classify(turn, &view),
@@ -210,7 +217,7 @@ fn is_titled(turn: &Turn, view: &View, run: &OwnRun) -> bool {
 fn prepare(turn: &mut Turn) {
     let Some(view) = turn.proof() else { return };
     if !view.own.is_empty() {
-        return delete(turn, &view, None);
+        return begin_clearing(turn);
     }
     if turn.now.boot_ms < turn.state.deletes_die_at {
         return;
@@ -227,8 +234,10 @@ fn scan(turn: &mut Turn, run: &Name, after_term: u64) {
                 turn.state.term_may_come = false;
                 return own_again(turn, &own.clone(), number, created_ms, false);
             }
-            (_, Some(own)) if own.run == *run && own.voided => return enter(turn, Phase::Clearing { void: false }),
-            (Some(owner), _) if owner.number > after_term => {
+            (_, Some(own)) if own.run == *run && own.voided => {
+                return enter(turn, Phase::Clearing { void: false });
+            }
+            (Some(owner), _) if owner.number > after_term && owner.instance != turn.state.settings.instance => {
                 turn.tell(Notice::ScanAbandoned { term: owner.number });
                 return begin_clearing(turn);
             }
@@ -261,7 +270,9 @@ fn is_too_slow(turn: &mut Turn) -> bool {
 
 /// The tombstone rule, for an owner: its snapshot is tainted, and it asks for a successor.
 fn taint(turn: &mut Turn, term: Option<u64>) {
-    let Some(late) = turn.state.too_late.take() else { return };
+    let Some(late) = turn.state.too_late.take() else {
+        return;
+    };
     if !turn.state.settings.rules.keep(Rule::Tombstones) || turn.state.tainted {
         return;
     }
@@ -286,7 +297,9 @@ fn claim_when_complete(turn: &mut Turn, also: impl Fn(&View, &Offsets) -> bool) 
         return turn.look_now_and_then();
     }
     let Some(view) = turn.proof() else { return };
-    let Some((ends, own)) = ends(turn, &view).filter(|(ends, _)| also(&view, ends)) else { return };
+    let Some((ends, own)) = ends(turn, &view).filter(|(ends, _)| also(&view, ends)) else {
+        return;
+    };
     let (started_ms, ended_ms) = (own.started_ms, turn.now.wall_ms);
     let claim = Claim::Title { run: own.run, started_ms, ended_ms, ends };
     turn.state.term_may_come = true;
@@ -304,6 +317,10 @@ fn follow(turn: &mut Turn, run: &Name) {
 /// An object of another run of its own lies in the way: it goes, under C1, and the lanes go on.
 fn unblock(turn: &mut Turn, run: &Name) {
     let Some(view) = turn.proof() else { return };
+    if view.own.strays && view.owner.is_none() && !view.ever_titled {
+        // Nothing proves anything yet: the way on is to throw this run away as well.
+        return begin_clearing(turn);
+    }
     if view.own.strays {
         return delete(turn, &view, Some(run.clone()));
     }
@@ -370,14 +387,17 @@ fn hand_over(turn: &mut Turn, run: &Name, successor: u64, until: Option<Offsets>
         return;
     }
     let Some(view) = turn.proof() else { return };
-    let Some(own) = view.own.run.clone() else { return enter(turn, Phase::Resting) };
+    let Some(own) = view.own.run.clone() else {
+        return enter(turn, Phase::Resting);
+    };
     match &view.owner {
         Some(owner) if is_mine(turn, owner, run) => {
             return own_again(turn, &own, owner.number, owner.created_ms, owner.tainted);
         }
         Some(owner) if owner.instance != turn.state.settings.instance => {
-            let reached = has_reached(owner, &until);
-            if reached || !rules.keep(Rule::Reach) {
+            // Also what arrived late of what was sent before it stopped.
+            let arrived = !rules.keep(Rule::RebuildReach) || has_reached(owner, &own.stored);
+            if has_reached(owner, &until) && arrived || !rules.keep(Rule::Reach) {
                 return begin_clearing(turn);
             }
         }
@@ -430,6 +450,7 @@ fn reclaim(turn: &mut Turn, run: &Name) {
 
 /// The objects of the run are to go.
 fn begin_clearing(turn: &mut Turn) {
+    // Where there is no owner, the void TERM is what C1 rests on.
     let void = turn.state.term_may_come || turn.state.view.as_ref().is_none_or(|view| view.owner.is_none());
     enter(turn, Phase::Clearing { void });
 }
@@ -439,13 +460,6 @@ fn clear(turn: &mut Turn, void: bool) {
         return turn.ask(Asked::Stop, Effect::Stop);
     }
     let Some(view) = turn.proof() else { return };
-    if view.own.is_empty() {
-        turn.untell(|notice| matches!(notice, Notice::DeletionRefused(_) | Notice::HandingOver { .. }));
-        turn.effects.push(Effect::Say(Notice::Cleared));
-        turn.state.phase = Phase::Resting;
-        turn.state.progress = None;
-        return;
-    }
     let rules = turn.state.settings.rules;
     let run = view.own.run.clone();
     if rules.keep(Rule::Proof)
@@ -456,6 +470,13 @@ fn clear(turn: &mut Turn, void: bool) {
     }
     if let Some(run) = run.filter(|run| void && !run.voided && rules.keep(Rule::Void) && rules.keep(Rule::Proof)) {
         return turn.claim(Asked::Void, &view, Claim::Void { run: run.run });
+    }
+    if view.own.is_empty() {
+        turn.untell(|notice| matches!(notice, Notice::DeletionRefused(_) | Notice::HandingOver { .. }));
+        turn.effects.push(Effect::Say(Notice::Cleared));
+        turn.state.phase = Phase::Resting;
+        turn.state.progress = None;
+        return;
     }
     delete(turn, &view, None);
 }

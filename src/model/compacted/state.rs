@@ -59,7 +59,7 @@ pub enum Phase {
     },
     /// Passive.
     Resting,
-    /// Empties the folder and lets earlier DELETEs die, then begins a run.
+    /// Lets earlier DELETEs die, then begins a run in the empty folder.
     Preparing {
         /// Why there is to be a scan.
         why: WhyScan,

@@ -1,0 +1,249 @@
+use std::sync::Arc;
+
+use rstest::rstest;
+
+use super::event::{Claim, Effect, Event, Notice, Progress, Reached, TermAnswer, WhyScan};
+use super::message::{Message, Status};
+use super::settings::{Initial, Now, Rules, Settings};
+use super::state::{Phase, State};
+use super::step;
+use super::view::{Offsets, Own, OwnRun, Owner, View};
+
+fn settings() -> Settings {
+    Settings {
+        instance: "a".into(),
+        initial: Initial::Activate,
+        length_ms: 10_000,
+        interval_offsets: 100,
+        partner_timeout_ms: 5_000,
+        takeover: true,
+        delete_lifetime_ms: 50,
+        batch_ms: 30,
+        look_every_ms: 0,
+        publish_every_ms: i64::MAX,
+        rules: Rules::default(),
+    }
+}
+
+fn at(ms: i64) -> Now {
+    Now { wall_ms: ms, boot_ms: ms }
+}
+
+fn owner(number: u64, instance: &str, reached: i64) -> Option<Owner> {
+    let (run, reached) = (format!("{instance}1").into(), [(0, reached)].into());
+    Some(Owner { number, instance: instance.into(), run, created_ms: 0, tainted: false, reached })
+}
+
+fn run(titled: Option<u64>, voided: bool, objects: bool, stored: i64) -> Option<OwnRun> {
+    let stored: Offsets = [(0, stored)].into();
+    let (number, run, started_ms, after_term) = (1, "a1".into(), 0, 0);
+    let (intact, restorable, seen_end_ms) = (titled.is_some(), stored.clone(), Some(0));
+    Some(OwnRun {
+        number,
+        run,
+        started_ms,
+        after_term,
+        titled,
+        voided,
+        objects,
+        intact,
+        stored,
+        restorable,
+        seen_end_ms,
+    })
+}
+
+fn view(last_number: u64, owner: Option<Owner>, run: Option<OwnRun>) -> View {
+    let own = Own { run, strays: false };
+    View { last_number, ever_titled: last_number > 0, owner, own, pinned_until_ms: None }
+}
+
+fn said(status: Status, term: u64, wants_successor: bool) -> Message {
+    let (run, next) = ("b1".into(), Offsets::new());
+    let (complete, tainted, initial) = (false, false, Initial::Passivate);
+    Message { run, term, status, next, complete, wants_successor, tainted, initial, seen_end_ms: None }
+}
+
+/// A machine that has started and seen this; and what it wanted.
+fn started(view: View) -> (State, Vec<Effect>) {
+    let (state, effects) = step(State::new(Arc::new(settings()), at(0)), Event::Started { own: None }, at(0));
+    assert!(effects.contains(&Effect::Look { fresh: true }), "{effects:?}");
+    step(state, Event::Bucket(view), at(0))
+}
+
+fn progress(stored: i64, restorable: Option<i64>, at_ms: i64) -> Event {
+    let reached = Reached { stored, restorable, seen_end_ms: restorable.map(|_| at_ms) };
+    Event::Progress(Progress { run: "a1".into(), partitions: [(0, reached)].into(), delete_retention_ms: Some(2_000) })
+}
+
+fn phase(state: &State) -> &'static str {
+    match state.phase() {
+        Phase::Starting { .. } => "starting",
+        Phase::Resting => "resting",
+        Phase::Preparing { .. } => "preparing",
+        Phase::Scanning { .. } => "scanning",
+        Phase::Owning { .. } => "owning",
+        Phase::HandingOver { .. } => "handing over",
+        Phase::Reclaiming { .. } => "reclaiming",
+        Phase::Clearing { .. } => "clearing",
+    }
+}
+
+#[rstest]
+#[case::nothing_anywhere(view(0, None, None), "preparing")]
+#[case::the_other_owns(view(1, owner(1, "b", 5), None), "resting")]
+#[case::it_owns(view(1, owner(1, "a", 5), run(Some(1), false, true, 5)), "owning")]
+#[case::it_owned(view(2, owner(2, "b", 5), run(Some(1), false, true, 5)), "handing over")]
+#[case::it_owned_and_has_cleared(view(2, owner(2, "b", 5), run(Some(1), false, false, 0)), "resting")]
+#[case::its_objects_are_damaged(view(1, None, run(Some(1), false, true, 5)), "owning")]
+#[case::it_was_scanning(view(1, owner(1, "b", 5), run(None, false, true, 2)), "clearing")]
+#[case::it_was_scanning_first(view(0, None, run(None, false, true, 2)), "scanning")]
+#[case::it_was_throwing_a_scan_away(view(2, owner(1, "b", 5), run(None, true, true, 2)), "clearing")]
+fn what_it_is_after_a_start(#[case] view: View, #[case] expected: &str) {
+    assert_eq!(phase(&started(view).0), expected);
+}
+
+#[rstest]
+#[case::asked(view(1, owner(1, "b", 5), None), Some(said(Status::Activate, 1, true)), 10, Some(WhyScan::Asked))]
+#[case::an_old_question(view(3, owner(3, "b", 5), None), Some(said(Status::Activate, 1, true)), 10, None)]
+#[case::the_damaged_owner_asks(view(1, None, None), Some(said(Status::Activate, 1, true)), 10, Some(WhyScan::Asked))]
+#[case::not_asked(view(1, owner(1, "b", 5), None), Some(said(Status::Activate, 1, false)), 10, None)]
+#[case::nobody_yet(view(0, None, None), Some(said(Status::Passivate, 0, false)), 10, Some(WhyScan::First))]
+#[case::the_other_has_begun(view(0, None, None), Some(said(Status::CatchingUp, 0, false)), 10, None)]
+#[case::silence(view(1, owner(1, "b", 5), None), Some(said(Status::Activate, 1, false)), 5_010, Some(WhyScan::Silence))]
+#[case::silence_from_the_start(view(1, owner(1, "b", 5), None), None, 5_000, Some(WhyScan::Silence))]
+#[case::not_yet_silence(view(1, owner(1, "b", 5), None), None, 4_999, None)]
+fn reasons_to_scan(
+    #[case] view: View,
+    #[case] heard: Option<Message>,
+    #[case] now_ms: i64,
+    #[case] expected: Option<WhyScan>,
+) {
+    let mut state = State::new(Arc::new(settings()), at(0));
+    if let Some(message) = heard {
+        state = step(state, Event::Heard(message), at(10)).0;
+    }
+    let silent = now_ms - state.active_partner_at >= settings().partner_timeout_ms;
+    assert_eq!(super::phase::why_scan(&state, &view, silent), expected);
+}
+
+/// Feeds events one after the other; the last effects.
+fn feed(state: State, events: impl IntoIterator<Item = (Event, i64)>) -> (State, Vec<Effect>) {
+    events.into_iter().fold((state, Vec::new()), |(state, _), (event, ms)| step(state, event, at(ms)))
+}
+
+fn says(effects: &[Effect], which: impl Fn(&Notice) -> bool) -> bool {
+    effects.iter().any(|effect| matches!(effect, Effect::Say(notice) if which(notice)))
+}
+
+#[test]
+fn a_first_scan_becomes_the_owner() {
+    let (state, effects) = started(view(0, None, None));
+    assert!(effects.contains(&Effect::CreateRun { number: 1, after_term: 0 }), "{effects:?}");
+    let (state, effects) = step(state, Event::RunCreated { run: "a1".into(), started_ms: 1 }, at(1));
+    assert!(effects.contains(&Effect::Follow { run: "a1".into() }), "{effects:?}");
+    let state = feed(state, [(Event::Bucket(view(0, None, run(None, false, true, 0))), 3)]).0;
+    let (state, effects) = step(state, progress(7, Some(7), 4), at(4));
+    assert!(effects.contains(&Effect::Look { fresh: true }), "the bucket has to agree: {effects:?}");
+    let (state, effects) = step(state, Event::Bucket(view(0, None, run(None, false, true, 7))), at(5));
+    let claim = Claim::Title { run: "a1".into(), started_ms: 0, ended_ms: 5, ends: [(0, 7)].into() };
+    assert!(effects.contains(&Effect::CreateTerm { number: 1, claim }), "{effects:?}");
+    let (state, effects) = step(state, Event::Term(TermAnswer::Created), at(6));
+    assert!(says(&effects, |notice| *notice == Notice::TookOver { term: 1 }), "{effects:?}");
+    assert_eq!((phase(&state), state.message().status, state.message().term), ("owning", Status::Activate, 1));
+}
+
+#[test]
+fn an_owner_asks_for_a_successor_when_its_time_is_over() {
+    let (state, _) = started(view(1, owner(1, "a", 5), run(Some(1), false, true, 5)));
+    assert!(!state.message().wants_successor);
+    let (state, effects) = feed(state, [(Event::Failed, 9_000), (Event::Tick, 10_000)]);
+    assert!(state.message().wants_successor);
+    assert!(says(&effects, |notice| *notice == Notice::WantsSuccessor), "{effects:?}");
+}
+
+#[test]
+fn an_owner_that_was_too_far_behind_is_tainted() {
+    let (state, _) = started(view(1, owner(1, "a", 5), run(Some(1), false, true, 5)));
+    let (state, effects) = feed(state, [(Event::Failed, 1), (progress(6, Some(6), 1_001), 1_001)]);
+    assert!(effects.contains(&Effect::MarkTainted { number: 1 }), "{effects:?}");
+    let told = says(&effects, |notice| *notice == Notice::Tainted { behind_ms: 1_001, limit_ms: 1_000 });
+    assert!(told && state.is_tainted() && state.message().wants_successor, "{effects:?}");
+}
+
+#[test]
+fn a_slow_first_scan_is_thrown_away_behind_a_void_term() {
+    let (state, _) = started(view(0, None, run(None, false, true, 2)));
+    let (state, effects) = feed(state, [(Event::Failed, 1), (progress(3, None, 0), 1_001)]);
+    assert!(says(&effects, |notice| *notice == Notice::ScanTooSlow { took_ms: 1_001, limit_ms: 1_000 }), "{effects:?}");
+    assert!(effects.contains(&Effect::Stop), "{effects:?}");
+    let stopped = Event::Stopped { stored: [(0, 3)].into() };
+    let (state, effects) =
+        feed(state, [(stopped, 1_002), (Event::Bucket(view(0, None, run(None, false, true, 3))), 1_003)]);
+    let claim = Claim::Void { run: "a1".into() };
+    assert!(effects.contains(&Effect::CreateTerm { number: 1, claim }), "{effects:?}");
+    let (state, _) = step(state, Event::Term(TermAnswer::Created), at(1_004));
+    let void = View { ever_titled: false, ..view(1, None, run(None, true, true, 3)) };
+    let (state, effects) = step(state, Event::Bucket(void.clone()), at(1_005));
+    assert!(effects.contains(&Effect::Delete { keep: None, good_until_boot_ms: 1_035 }), "{effects:?}");
+    // One DELETE got no answer: nothing is created before it is dead.
+    let (state, _) = step(state, Event::Deleted { all_answered: false }, at(1_010));
+    let empty = View { own: Own { run: run(None, true, false, 0), strays: false }, ..void };
+    let (state, effects) = step(state, Event::Bucket(empty.clone()), at(1_011));
+    assert!(says(&effects, |notice| *notice == Notice::Cleared), "{effects:?}");
+    let look = |state, ms| feed(state, [(Event::Tick, ms), (Event::Bucket(empty.clone()), ms)]);
+    let (state, effects) = look(state, 1_059);
+    assert!(!effects.iter().any(|effect| matches!(effect, Effect::CreateRun { .. })), "{effects:?}");
+    let (_, effects) = look(state, 1_060);
+    assert!(effects.contains(&Effect::CreateRun { number: 2, after_term: 1 }), "{effects:?}");
+}
+
+#[test]
+fn a_hand_over_waits_for_everything_the_old_owner_has() {
+    let (state, effects) = started(view(2, owner(2, "b", 4), run(Some(1), false, true, 5)));
+    assert!(effects.contains(&Effect::Stop), "{effects:?}");
+    let (state, effects) = step(state, Event::Stopped { stored: Offsets::new() }, at(1));
+    assert!(effects.contains(&Effect::Look { fresh: true }), "{effects:?}");
+    let behind = Event::Bucket(view(2, owner(2, "b", 4), run(Some(1), false, true, 5)));
+    let (state, effects) = step(state, behind, at(2));
+    assert_eq!((phase(&state), effects.iter().filter(|effect| effect.is_request()).count()), ("handing over", 0));
+    let caught_up = Event::Bucket(view(2, owner(2, "b", 5), run(Some(1), false, true, 5)));
+    let (state, effects) = feed(state, [(Event::Tick, 3), (caught_up, 3)]);
+    assert_eq!(phase(&state), "clearing");
+    let claim = Claim::Void { run: "a1".into() };
+    assert!(effects.contains(&Effect::CreateTerm { number: 3, claim }), "after a restart a TERM may come: {effects:?}");
+}
+
+#[test]
+fn an_old_owner_goes_on_when_its_successor_does_not() {
+    let seen = || Event::Bucket(view(2, owner(2, "b", 4), run(Some(1), false, true, 5)));
+    let (state, _) = started(view(2, owner(2, "b", 4), run(Some(1), false, true, 5)));
+    let stopped = Event::Stopped { stored: Offsets::new() };
+    let (state, effects) = feed(state, [(stopped, 1), (seen(), 2), (Event::Tick, 5_000), (seen(), 5_000)]);
+    assert!(says(&effects, |notice| *notice == Notice::SuccessorTooSlow { term: 2 }), "{effects:?}");
+    assert!(effects.contains(&Effect::Follow { run: "a1".into() }), "{effects:?}");
+    assert_eq!(phase(&state), "reclaiming");
+    let (state, effects) = feed(state, [(Event::Failed, 5_001), (progress(6, Some(6), 5_002), 5_002)]);
+    assert!(effects.contains(&Effect::Look { fresh: true }), "{effects:?}");
+    let ahead = Event::Bucket(view(2, owner(2, "b", 4), run(Some(1), false, true, 6)));
+    let (_, effects) = step(state, ahead, at(5_003));
+    assert!(effects.iter().any(|effect| matches!(effect, Effect::CreateTerm { number: 3, .. })), "{effects:?}");
+}
+
+#[test]
+fn two_with_the_same_initial_status_are_told_once() {
+    let (state, _) = started(view(1, owner(1, "b", 5), None));
+    let same = Message { initial: Initial::Activate, ..said(Status::Activate, 1, false) };
+    let (state, effects) = step(state, Event::Heard(same.clone()), at(1));
+    assert!(says(&effects, |notice| *notice == Notice::SameInitialStatus), "{effects:?}");
+    let (_, effects) = step(state, Event::Heard(same), at(2));
+    assert!(!says(&effects, |_| true), "{effects:?}");
+}
+
+#[test]
+fn a_failure_is_not_tried_again_before_the_next_tick() {
+    let (state, effects) = feed(started(view(1, owner(1, "b", 5), None)).0, [(Event::Tick, 1), (Event::Failed, 1)]);
+    assert!(!effects.iter().any(Effect::is_request), "{effects:?}");
+    let (_, effects) = step(state, Event::Tick, at(2));
+    assert_eq!(effects.iter().filter(|effect| effect.is_request()).count(), 1, "{effects:?}");
+}

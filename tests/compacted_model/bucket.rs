@@ -1,0 +1,179 @@
+//! The bucket: objects and records that are created once, and what a look at it shows.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::Arc;
+
+use kafka_backup::model::chain::RecordedIsolation;
+use kafka_backup::model::compacted::look::{ObjectFacts, Seen, SeenObject, list, newest};
+use kafka_backup::model::compacted::record::{COMPACTED_FORMAT_VERSION, RunRecord, TermRecord};
+use kafka_backup::model::compacted::view::Owner;
+use kafka_backup::model::compacted::{Claim, Name, Offsets, View, look};
+
+use crate::log::{Log, Record, fold};
+
+/// Where an object lies: instance, partition, offset.
+pub type Place = (Name, i32, i64);
+
+/// An object.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Object {
+    pub run: Name,
+    pub next: i64,
+    pub at_eof: bool,
+    pub written_ms: i64,
+    pub records: Vec<Record>,
+    pub etag: Name,
+}
+
+impl Object {
+    pub fn new(run: Name, next: i64, at_eof: bool, written_ms: i64, records: Vec<Record>) -> Self {
+        let mut hasher = DefaultHasher::new();
+        (&run, next, at_eof, written_ms, &records).hash(&mut hasher);
+        let etag = format!("{:x}", hasher.finish()).into();
+        Self { run, next, at_eof, written_ms, records, etag }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Bucket {
+    pub objects: BTreeMap<Place, Arc<Object>>,
+    pub terms: BTreeMap<u64, Arc<TermRecord>>,
+    pub taints: BTreeSet<u64>,
+    pub runs: BTreeMap<(Name, u64), Arc<RunRecord>>,
+}
+
+impl Hash for Bucket {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.objects.hash(state);
+        self.terms.hash(state);
+        self.taints.hash(state);
+        for (name, record) in &self.runs {
+            (name, &record.run, record.started_ms, record.after_term).hash(state);
+        }
+    }
+}
+
+impl Bucket {
+    /// What is listed and read, as far as `instance` looks at it.
+    pub fn seen(&self, instance: Option<&Name>) -> Seen {
+        let own = self.runs.iter().filter(|((of, _), _)| Some(of) == instance);
+        let mut seen = Seen {
+            terms: self.terms.iter().map(|(n, term)| (*n, Some((**term).clone()))).collect(),
+            taints: self.taints.clone(),
+            runs: own.map(|((_, number), record)| (*number, (**record).clone())).collect(),
+            ..Seen::default()
+        };
+        for ((of, partition, offset), object) in &self.objects {
+            let facts = ObjectFacts {
+                run: object.run.clone(),
+                next_offset: object.next,
+                at_eof: object.at_eof,
+                written_ms: object.written_ms,
+            };
+            let (size, etag) = (object.records.len() as u64, object.etag.clone());
+            let listed = SeenObject { partition: *partition, offset: *offset, size, etag, facts: Some(facts) };
+            seen.objects.entry(of.clone()).or_default().push(listed);
+        }
+        seen
+    }
+
+    pub fn view(&self, instance: &Name) -> View {
+        look(&self.seen(Some(instance)), instance)
+    }
+
+    /// Every valid TERM, the highest first.
+    pub fn valid(&self) -> Vec<Owner> {
+        let mut seen = self.seen(None);
+        let mut valid = Vec::new();
+        while let Some(owner) = newest(&seen) {
+            seen.terms.retain(|number, _| *number < owner.number);
+            valid.push(owner);
+        }
+        valid
+    }
+
+    /// The record that is sent for a claim, made of the listing that the claim was decided by.
+    pub fn term(&self, number: u64, instance: &Name, claim: &Claim, now_ms: i64) -> TermRecord {
+        let mut term = TermRecord {
+            format_version: COMPACTED_FORMAT_VERSION,
+            term: number,
+            topic: "t".to_owned(),
+            instance: instance.clone(),
+            run: "".into(),
+            void: true,
+            created_ms: now_ms,
+            scan_started_ms: 0,
+            scan_ended_ms: 0,
+            partitions: BTreeMap::new(),
+            objects: 0,
+            bytes: 0,
+        };
+        match claim {
+            Claim::Void { run } => term.run = run.clone(),
+            Claim::Title { run, started_ms, ended_ms, ends } => {
+                let seen = self.seen(Some(instance));
+                let record = seen.runs.values().find(|record| record.run == *run).expect("its run");
+                let all = seen.objects.get(instance).map(Vec::as_slice).unwrap_or_default();
+                term.partitions = list(record, all, ends);
+                (term.run, term.void) = (run.clone(), false);
+                (term.scan_started_ms, term.scan_ended_ms) = (*started_ms, *ended_ms);
+            }
+        }
+        term
+    }
+
+    /// Creates the record of a run, or reads it when it exists.
+    pub fn create_run(
+        &mut self,
+        instance: &Name,
+        number: u64,
+        after_term: u64,
+        partitions: i32,
+        now_ms: i64,
+    ) -> Arc<RunRecord> {
+        let record = || RunRecord {
+            format_version: COMPACTED_FORMAT_VERSION,
+            number,
+            run: format!("{instance}{number}").into(),
+            topic: "t".to_owned(),
+            instance: instance.clone(),
+            job: "j".to_owned(),
+            cluster_id: "c".to_owned(),
+            topic_id: String::new(),
+            isolation: RecordedIsolation::ReadCommitted,
+            started_ms: now_ms,
+            after_term,
+            partitions: partitions as u32,
+            origins: (0..partitions).map(|p| (p, 0)).collect::<Offsets>(),
+        };
+        self.runs.entry((instance.clone(), number)).or_insert_with(|| Arc::new(record())).clone()
+    }
+
+    /// What a restore of this TERM yields for one partition.
+    pub fn restored(&self, owner: &Owner, partition: i32) -> Vec<(u8, u8)> {
+        let until = owner.reached[&partition];
+        let mut next = 0;
+        let mut records = Vec::new();
+        while let Some(object) = self.objects.get(&(owner.instance.clone(), partition, next)) {
+            if object.run != owner.run || object.next > until {
+                break;
+            }
+            records.extend(object.records.iter().copied());
+            next = object.next;
+        }
+        fold(records.into_iter())
+    }
+
+    /// Whether the keys that a restore of this TERM yields are those that were live when the log ended where the
+    /// snapshot ends. Of a tainted one, deleted keys may be left over.
+    pub fn is_right(&self, owner: &Owner, logs: &[Log]) -> bool {
+        owner.reached.iter().all(|(partition, end)| {
+            let live = logs[*partition as usize].live(*end);
+            let restored = self.restored(owner, *partition);
+            let all_there = live.iter().all(|pair| restored.contains(pair));
+            let nothing_else = restored.iter().all(|(key, _)| live.iter().any(|(live, _)| live == key));
+            all_there && (nothing_else || owner.tainted)
+        }) && owner.reached.len() == logs.len()
+    }
+}
