@@ -11,7 +11,6 @@ use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::registry::LookupSpan;
 
-use crate::cli::Color;
 use crate::config::LogFormat;
 use crate::metrics;
 
@@ -61,6 +60,17 @@ fn keep<S: 'static>(handle: tracing_subscriber::reload::Handle<EnvFilter, S>, ve
         };
         let _ = SET.set(Box::new(set));
     }
+}
+
+/// When to use colours.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Color {
+    /// On a terminal.
+    Auto,
+    /// Always.
+    Always,
+    /// Never.
+    Never,
 }
 
 /// Starts logging for the whole process; later calls change nothing. `verbosity` moves the level of the configuration

@@ -319,3 +319,15 @@ fn the_unit_and_the_exit_codes_agree() {
     // 2 is wrong use, 78 a wrong configuration: neither gets better by trying again.
     assert!(unit.contains("\nRestartPreventExitStatus=2 78\n"));
 }
+
+/// A mistyped path is an error, not an empty backup, and nothing is made there.
+#[rstest]
+#[case(&["info"])]
+#[case(&["cat", "orders/0/orders-0-00000000000000000000.avro"])]
+fn a_storage_folder_that_is_not_there_is_no_empty_backup(#[case] arguments: &[&str]) {
+    let tree = Tree::good();
+    let (code, out, err) = tree.run(arguments);
+    assert_eq!(code, 10, "{out}{err}");
+    assert!(err.contains("file://D/store") && err.contains("not there"), "{err}");
+    assert!(!Path::new(&tree.path("store")).exists());
+}

@@ -71,7 +71,7 @@ pub fn run(args: Args, context: &Context) -> Result<Exit> {
     let object = match args.target(&config)? {
         Target::Local(path) => Object::File(path),
         Target::Stored(store, key) => {
-            let store = storage::open(&store, runtime.handle().clone()).map_err(gather::failed)?;
+            let store = storage::open_existing(&store, runtime.handle().clone()).map_err(gather::failed)?;
             Object::Stored(store, key)
         }
     };

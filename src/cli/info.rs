@@ -45,6 +45,6 @@ impl Args {
 pub fn run(args: Args, context: &Context) -> Result<Exit> {
     let config = context.load_main()?;
     let runtime = runtime()?;
-    let store = storage::open(&*args.store(&config)?, runtime.handle().clone()).map_err(gather::failed)?;
+    let store = storage::open_existing(&*args.store(&config)?, runtime.handle().clone()).map_err(gather::failed)?;
     runtime.block_on(info::run(Info { store, topic: args.topic, json: args.json }))
 }

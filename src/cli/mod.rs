@@ -24,13 +24,13 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use clap::{ArgAction, CommandFactory, Parser, Subcommand, ValueEnum};
+use clap::{ArgAction, CommandFactory, Parser, Subcommand};
 
 pub use check::environment_checks;
 
 use crate::config::{self, Config, ConfigErrors, StorageConfig};
 use crate::error::{Error, Exit, Result};
-use crate::logging;
+use crate::logging::{self, Color};
 
 /// Everything that can be typed.
 #[derive(Debug, Parser)]
@@ -79,17 +79,6 @@ struct Global {
         hide_possible_values = true
     )]
     color: Color,
-}
-
-/// When to use colours.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum Color {
-    /// On a terminal.
-    Auto,
-    /// Always.
-    Always,
-    /// Never.
-    Never,
 }
 
 #[derive(Debug, Subcommand)]

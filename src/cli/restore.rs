@@ -170,7 +170,7 @@ pub fn run(args: &Args, context: &Context) -> Result<Exit> {
 pub(super) fn put_back(request: RestoreRequest, json: bool, progress_interval: Option<Duration>) -> Result<Exit> {
     let stop = Stop::on_signals()?;
     let runtime = runtime()?;
-    let store = storage::open(&request.storage, runtime.handle().clone()).map_err(gather::failed)?;
+    let store = storage::open_existing(&request.storage, runtime.handle().clone()).map_err(gather::failed)?;
     let restore = Restore { progress_interval, ..Restore::from_request(request, store, json) };
     runtime.block_on(restore::run(restore, stop))
 }

@@ -93,7 +93,7 @@ pub fn run(args: Args, context: &Context) -> Result<Exit> {
     let place = storage_or_only(&config, args.storage.as_deref())?;
     let stop = Stop::on_signals()?;
     let runtime = runtime()?;
-    let store = storage::open(&place, runtime.handle().clone()).map_err(gather::failed)?;
+    let store = storage::open_existing(&place, runtime.handle().clone()).map_err(gather::failed)?;
     let verify = Verify {
         store,
         topic: args.topic,

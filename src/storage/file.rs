@@ -43,13 +43,24 @@ impl FileStore {
     /// A store in `path/prefix`, which is created if need be. Files are read and written on blocking threads of
     /// `runtime`.
     pub fn open(path: &Path, prefix: &str, runtime: Handle) -> Result<Self, StoreError> {
-        let root = if prefix.is_empty() { path.to_owned() } else { path.join(prefix) };
-        let url = format!("file://{}", root.display());
-        let folder = Folder { root, flushed: Arc::default() };
+        let (url, folder) = Self::place(path, prefix);
         folder.make(&folder.root).map_err(|e| error("open", &url, "", e.into()))?;
         let cleaner = folder.clone();
         runtime.spawn_blocking(move || cleaner.remove_abandoned(&cleaner.root, SystemTime::now()));
         Ok(Self { url, folder, runtime })
+    }
+
+    /// The same for readers: nothing is created, nothing tidied up, and a folder that is not there is an error, not an
+    /// empty store.
+    pub fn open_existing(path: &Path, prefix: &str, runtime: Handle) -> Result<Self, StoreError> {
+        let (url, folder) = Self::place(path, prefix);
+        folder.check_root().map_err(|e| error("open", &url, "", folder.explain(e)))?;
+        Ok(Self { url, folder, runtime })
+    }
+
+    fn place(path: &Path, prefix: &str) -> (String, Folder) {
+        let root = if prefix.is_empty() { path.to_owned() } else { path.join(prefix) };
+        (format!("file://{}", root.display()), Folder { root, flushed: Arc::default() })
     }
 
     async fn call<T: Send + 'static>(

@@ -36,6 +36,14 @@ pub fn open(config: &StorageConfig, runtime: Handle) -> Result<Arc<dyn Store>, S
     })
 }
 
+/// The same for commands that only read: a folder that is not there is an error, and is not made.
+pub fn open_existing(config: &StorageConfig, runtime: Handle) -> Result<Arc<dyn Store>, StoreError> {
+    Ok(match &config.place {
+        Place::S3 { .. } => Arc::new(s3::S3Store::open(config, runtime)?),
+        Place::File { path, prefix } => Arc::new(file::FileStore::open_existing(path, prefix, runtime)?),
+    })
+}
+
 /// What a store can do. Implementations are cheap to share (`Arc`) and may be called from any runtime.
 #[async_trait]
 pub trait Store: Send + Sync + 'static {

@@ -8,13 +8,14 @@ use std::time::Duration;
 use actix::prelude::*;
 use tokio::sync::{mpsc, oneshot};
 
-use crate::config::{Config, Job};
+use crate::config::{Config, Job, Place};
 use crate::error::{Error, Exit, Result};
 use crate::kafka::admin::{Cluster, End, TIMEOUT};
 use crate::kafka::consumer::GroupConsumer;
 use crate::kafka::settings::ConsumerSettings;
 use crate::kafka::{KafkaError, TopicPartition};
 use crate::metrics;
+use crate::model::key::PartitionPath;
 use crate::pipeline::budget::{Budget, JobBudget};
 use crate::pipeline::clusters::{Clusters, SharedCluster};
 use crate::pipeline::committer::Committer;
@@ -41,6 +42,9 @@ const PARTITION_BYTES: u64 = 4 * 1024;
 const LARGEST_MESSAGES: u64 = 4;
 /// How long one step of opening a job is repeated before it counts as failed.
 const PATIENCE: Duration = Duration::from_secs(20);
+
+/// The longest name of a file that the usual file systems take, in bytes.
+const FILE_NAME_MAX: usize = 255;
 
 /// The status of every job, for whoever shows it.
 pub type Statuses = Arc<Mutex<BTreeMap<String, Arc<JobStatus>>>>;
@@ -306,7 +310,8 @@ impl Process {
         let names: Vec<String> = selected.keys().cloned().collect();
         let configs = patiently(|| cluster.topic_configs(&names, TIMEOUT)).await?;
         let setting = |topic: &str, key: &str| configs.get(topic)?.get(key)?.value.clone();
-        for topic in &names {
+        for (topic, partitions) in selected {
+            check_name(job, topic, *partitions)?;
             let policy = setting(topic, "cleanup.policy").unwrap_or_default();
             if policy.split(',').any(|p| p.trim() == "compact") && !job.allow_compacted {
                 return Err(Error::new(Exit::Config, format!("job {}: topic {topic} is compacted", job.id)).hint(
@@ -415,6 +420,21 @@ async fn check_store(job: &Job, store: &dyn Store) -> Result<()> {
             ))
         }
     }
+}
+
+/// Whether the objects of a topic can have names where they are to be stored.
+fn check_name(job: &Job, topic: &str, partitions: i32) -> Result<()> {
+    let longest = PartitionPath::normal(topic, 1, partitions.max(1) - 1).object(0);
+    let file = longest.rsplit('/').next().unwrap_or_default();
+    if matches!(job.storage.place, Place::File { .. }) && file.len() > FILE_NAME_MAX {
+        let (length, what) = (topic.len(), format!("job {}: topic {topic} cannot be stored in a folder", job.id));
+        return Err(Error::new(Exit::Config, what).hint(format!(
+            "its name of {length} characters makes file names of {}, and file systems take {FILE_NAME_MAX}: \
+             leave it out, or back it up to S3",
+            file.len()
+        )));
+    }
+    Ok(())
 }
 
 /// The topics a job takes now, with their partition counts. A one-shot run needs all its literal topics.

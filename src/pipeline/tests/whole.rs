@@ -195,3 +195,19 @@ async fn one_jobs_dead_bucket_does_not_stop_another() {
     assert!(!stuck.end(Duration::from_millis(100)).await);
     process.stop();
 }
+
+/// In a folder the name of a topic is part of a file's name, which has a limit of its own.
+#[actix::test]
+async fn a_topic_whose_name_is_too_long_for_a_folder_is_refused_at_once() {
+    let (fits, too_long) = ("t".repeat(218), "t".repeat(230));
+    let bed = Bed::new(&[(&fits, 1), (&too_long, 1)]);
+    bed.produce(&fits, 0, 10, 10);
+    let job = |name: &str| bed.job(&name.len().to_string(), |job| job.topics.literal = vec![name.to_owned()]);
+    assert!(bed.catch_up(&job(&fits)).await);
+    assert_eq!(bed.chain(&fits, 1, 0, 0).0, [10]);
+    let job = job(&too_long);
+    let process = bed.process(BUDGET, 64 << 20, std::slice::from_ref(&job));
+    let refused = process.open_on(&job, bed.store.clone(), true).await.err().expect("it is refused");
+    assert_eq!(refused.exit, crate::error::Exit::Config, "{refused}");
+    process.stop();
+}
