@@ -6,9 +6,11 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use prometheus::{Counter, Encoder, GaugeVec, Opts, Registry, TextEncoder};
 
+use crate::inspect::verify::watch;
 use crate::kafka::TopicPartition;
 use crate::metrics;
 use crate::model::deadline::retention_deadline_ms;
+use crate::model::verify::coverage::{Verified, bad_objects};
 use crate::pipeline::status::{JobState, JobStatus, PartitionStatus};
 use crate::standing::ReloadResult;
 use crate::supervisor::Process;
@@ -51,6 +53,7 @@ pub fn metrics_text(process: &Process) -> String {
     process_gauges(&gauges, process);
     config_gauges(&gauges, process);
     job_gauges(&gauges, &process.all_statuses(), process.max_partition_series());
+    verify_gauges(&gauges, &process.all_statuses());
     let mut families = metrics::REGISTRY.gather();
     families.extend(gauges.0.gather());
     families.sort_by(|a, b| a.name().cmp(b.name()));
@@ -219,6 +222,33 @@ pub fn topics(
         topics.entry(topic).or_insert((at_ms.map_or(0.0, |ms| ms as f64 / 1000.0), None));
     }
     topics
+}
+
+/// What verifications have shown of each job, wherever they ran.
+fn verify_gauges(gauges: &Gauges, jobs: &[std::sync::Arc<JobStatus>]) {
+    let family =
+        |name: &str, help: &str, labels: &[&str]| gauges.family(&format!("kafka_backup_verify_{name}"), help, labels);
+    let run_help = "When the last verification of this mode ended.";
+    let last_run = family("last_run_timestamp_seconds", run_help, &["backup_job", "mode"]);
+    let success_help = "When a verification of this mode last found everything sound; no series before the first.";
+    let success = family("last_success_timestamp_seconds", success_help, &["backup_job", "mode"]);
+    let bad = family("bad_objects", "Bad objects that verifications found.", &["backup_job", "reason"]);
+    let coverage_help = "Share of the stored bytes that was read and decoded in the last rotation of verifications.";
+    let coverage = family("data_coverage_ratio", coverage_help, &["backup_job"]);
+    for job in jobs {
+        let (id, records) = (job.job.id.as_str(), watch::known(&job.job.id));
+        for record in &records {
+            let labels = [id, record.mode.name()];
+            last_run.with_label_values(&labels).set(record.last_run_ms as f64 / 1000.0);
+            if let Some(ms) = record.last_success_ms {
+                success.with_label_values(&labels).set(ms as f64 / 1000.0);
+            }
+        }
+        for (reason, count) in bad_objects(&records) {
+            bad.with_label_values(&[id, reason.name()]).set(count as f64);
+        }
+        coverage.with_label_values(&[id]).set(records.iter().map(Verified::coverage).fold(0.0, f64::max));
+    }
 }
 
 fn partition_gauges(gauges: &Gauges, all: &[(&std::sync::Arc<JobStatus>, BTreeMap<TopicPartition, PartitionStatus>)]) {

@@ -10,6 +10,7 @@ use crate::control::requests::Daemon;
 use crate::control::server::Socket;
 use crate::error::Result;
 use crate::http::{self, Ready};
+use crate::inspect::verify::watch;
 use crate::reload::{self, Loaded, Reloader, Reloads};
 use crate::signal::{Hangups, Stop};
 use crate::supervisor::{EndAll, Process, Supervisor, Swap};
@@ -58,6 +59,9 @@ async fn serve(
     let (jobs, drain_timeout) = (config.jobs.clone(), config.drain_timeout);
     let begun = supervisor.send(Swap { jobs, live: Vec::new(), drain_timeout }).await;
     begun.map_err(|e| crate::error::Error::new(crate::error::Exit::Failed, "the supervisor died").because(e))?;
+    let there = process.clone();
+    let jobs_now = move || there.all_statuses().iter().map(|status| status.job.clone()).collect();
+    watch::start(io.handle(), jobs_now);
     ready.set(true);
     tracing::info!(version = env!("CARGO_PKG_VERSION"), "{}", notify::line(&process));
     notify::ready(&process);

@@ -11,6 +11,7 @@ mod info;
 mod man;
 mod orders;
 mod probe;
+mod proof;
 mod reload;
 mod restore;
 mod run;
@@ -98,6 +99,7 @@ enum Command {
     Restore(Box<restore::Args>),
     Info(info::Args),
     Verify(verify::Args),
+    Check(proof::Args),
     Cat(cat::Args),
     Status(status::Args),
     Reload(reload::Args),
@@ -127,6 +129,7 @@ impl Command {
             Self::Restore(args) => restore::run(&args, context),
             Self::Info(args) => info::run(args, context),
             Self::Verify(args) => verify::run(args, context),
+            Self::Check(args) => proof::run(&args, context),
             Self::Cat(args) => cat::run(args, context),
             Self::Status(args) => status::run(&args, context),
             Self::Reload(args) => reload::run(&args, context),
@@ -149,6 +152,7 @@ impl Command {
             Self::Restore(args) => args.json,
             Self::Info(args) => args.json,
             Self::Verify(args) => args.json,
+            Self::Check(args) => args.json,
             Self::Cat(args) => args.json,
             Self::Status(args) => args.json,
             Self::Reload(args) => args.json,

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use serde::Serialize;
 
 use crate::error::{Error, Exit, Result};
-use crate::model::catalog::{self, Branch, Facts, Hole, StoredObject, TopicBackup, Walk};
+use crate::model::catalog::{self, Branch, Facts, Hole, HoleReason, StoredObject, TopicBackup, Walk};
 use crate::model::key::PartitionPath;
 use crate::model::restore::limits::union;
 use crate::restore::gather;
@@ -41,6 +41,13 @@ pub struct StoreInfo {
 pub struct TopicInfo {
     /// Its name.
     pub topic: String,
+    /// The smallest timestamp of a record that can be restored, where objects say so.
+    pub oldest: Option<String>,
+    /// The largest.
+    pub newest: Option<String>,
+    /// From when on all partitions are there, where the oldest objects have expired or were lost: the largest of their
+    /// oldest timestamps.
+    pub complete_from: Option<String>,
     /// Generations, then instances of a compacted topic.
     pub branches: Vec<BranchInfo>,
 }
@@ -88,6 +95,9 @@ pub struct PartitionInfo {
     pub oldest: Option<String>,
     /// The largest record timestamp, where objects say so.
     pub newest: Option<String>,
+    /// The two as numbers, in milliseconds.
+    #[serde(skip)]
+    pub timestamps: Option<(i64, i64)>,
     /// Objects that begin in front of their predecessor's end.
     pub overlaps: u64,
     /// Offsets that no object has.
@@ -161,7 +171,26 @@ async fn topic_info(store: &Arc<dyn Store>, topic: String, backup: &TopicBackup)
         }
         branches.push(info);
     }
-    Ok(TopicInfo { topic, branches })
+    Ok(TopicInfo::new(topic, branches))
+}
+
+impl TopicInfo {
+    /// With what follows from the partitions for the topic as a whole.
+    fn new(topic: String, branches: Vec<BranchInfo>) -> Self {
+        let partitions = || branches.iter().flat_map(|branch| &branch.partitions);
+        let all = partitions().fold(None, |all, partition| union(all, partition.timestamps));
+        let cut = partitions().filter(|p| p.holes.iter().any(|hole| hole.why == HoleReason::ExpiredOrLost));
+        let complete_from = cut.filter_map(|partition| partition.timestamps).map(|(oldest, _)| oldest).max();
+        let (oldest, newest) = (all.map(|(oldest, _)| rfc3339(oldest)), all.map(|(_, newest)| rfc3339(newest)));
+        Self { topic, oldest, newest, complete_from: complete_from.map(rfc3339), branches }
+    }
+
+    /// From when to when it can be restored, for a person; `None` where objects do not say.
+    fn range(&self) -> Option<String> {
+        let (oldest, newest) = self.oldest.as_ref().zip(self.newest.as_ref())?;
+        let cut = self.complete_from.as_ref().map(|from| format!("; complete from {from} on, older objects are gone"));
+        Some(format!("{}: restorable from {oldest} to {newest}{}\n", self.topic, cut.unwrap_or_default()))
+    }
 }
 
 async fn partition_info(
@@ -204,6 +233,7 @@ fn summarise(partition: i32, objects: &[StoredObject], origin: Option<i64>) -> O
         bytes: objects.iter().map(|object| object.size).sum(),
         oldest: None,
         newest: None,
+        timestamps: None,
         overlaps: 0,
         holes: Vec::new(),
         bad: Vec::new(),
@@ -225,6 +255,7 @@ fn summarise(partition: i32, objects: &[StoredObject], origin: Option<i64>) -> O
     }
     let walk = walk.finish();
     (info.overlaps, info.holes) = (walk.overlaps, walk.holes);
+    info.timestamps = timestamps;
     (info.oldest, info.newest) = (timestamps.map(|t| rfc3339(t.0)), timestamps.map(|t| rfc3339(t.1)));
     Some(info)
 }
@@ -234,6 +265,7 @@ fn text(info: &StoreInfo) -> String {
     let mut rows = vec![header.map(str::to_owned)];
     let mut notes = String::new();
     for topic in &info.topics {
+        notes.extend(topic.range());
         for branch in &topic.branches {
             let name = match (&branch.generation, &branch.instance) {
                 (Some(n), _) => n.to_string(),
@@ -282,5 +314,13 @@ mod tests {
         let holes: Vec<_> = info.holes.iter().map(|h| (h.from, h.until)).collect();
         assert_eq!(holes, [(0, 5), (10, 20)]);
         assert!(summarise(3, &[], Some(0)).is_none());
+
+        let later = summarise(4, &objects, Some(5)).unwrap();
+        let branch = BranchInfo { generation: Some(1), partitions: vec![info, later], ..BranchInfo::default() };
+        let topic = TopicInfo::new("t".to_owned(), vec![branch]);
+        let (oldest, newest) = ("1970-01-01T00:00:00.005Z", "1970-01-01T00:00:00.03Z");
+        let said =
+            format!("t: restorable from {oldest} to {newest}; complete from {oldest} on, older objects are gone\n");
+        assert_eq!(topic.range(), Some(said));
     }
 }

@@ -3,4 +3,5 @@
 
 pub mod cat;
 pub mod info;
+pub mod proof;
 pub mod verify;

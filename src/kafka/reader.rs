@@ -11,7 +11,7 @@ use rdkafka::types::RDKafkaRespErr as Code;
 use super::ffi::{self, Client, Events, Role, c_string, millis};
 use super::queue::Message;
 use super::{KafkaError, Kind, TopicPartition, settings};
-use crate::config::KafkaConfig;
+use crate::config::{Isolation, KafkaConfig};
 use crate::model::batch::{Record, RecordBatch};
 
 /// Partitions read at the same time: each may fetch a batch that is much larger than the record.
@@ -34,10 +34,38 @@ pub fn read_at(
     positions: &[(TopicPartition, i64)],
     mut take: impl FnMut(&TopicPartition, &Record<'_>),
 ) -> Result<(), KafkaError> {
+    let wanted: BTreeMap<_, _> = positions.iter().cloned().collect();
+    let exact = |at: &TopicPartition, record: &Record<'_>| {
+        if wanted.get(at) == Some(&record.offset) {
+            take(at, record);
+        }
+    };
+    read(kafka, Isolation::ReadUncommitted, positions, exact)
+}
+
+/// Gives the offset of the first record at or behind each of these positions to `take`, in any order. Positions behind
+/// which there is none, as far as `isolation` shows records, are left out. Blocks.
+pub fn next_at(
+    kafka: &KafkaConfig,
+    isolation: Isolation,
+    positions: &[(TopicPartition, i64)],
+    mut take: impl FnMut(&TopicPartition, i64),
+) -> Result<(), KafkaError> {
+    read(kafka, isolation, positions, |at, record| take(at, record.offset))
+}
+
+/// Gives the first record at or behind each position to `take`.
+fn read(
+    kafka: &KafkaConfig,
+    isolation: Isolation,
+    positions: &[(TopicPartition, i64)],
+    mut take: impl FnMut(&TopicPartition, &Record<'_>),
+) -> Result<(), KafkaError> {
     if positions.is_empty() {
         return Ok(());
     }
-    let client = Arc::new(Client::new(Role::Consumer, "read back", &settings::reader(kafka), Arc::new(Quiet))?);
+    let settings = settings::reader(kafka, isolation);
+    let client = Arc::new(Client::new(Role::Consumer, "read back", &settings, Arc::new(Quiet))?);
     for some in positions.chunks(AT_ONCE) {
         Reading::start(&client, some)?.finish(&mut take)?;
     }
@@ -102,8 +130,9 @@ impl Reading {
             let Some(at) = message.partition() else { continue };
             match message.code() {
                 Code::RD_KAFKA_RESP_ERR_NO_ERROR => {
-                    // Later ones of the same batch come, too; a larger offset means that there is none here.
-                    if self.wanted.remove(&at) == Some(message.offset()) {
+                    // Those in front of it in the same batch come, too, and later ones.
+                    if self.wanted.get(&at).is_some_and(|wanted| *wanted <= message.offset()) {
+                        self.wanted.remove(&at);
                         batch.clear();
                         message.push_into(&mut batch, message.headers());
                         batch.iter().for_each(|record| take(&at, &record));

@@ -135,13 +135,13 @@ pub fn admin(kafka: &KafkaConfig) -> ClientConfig {
 }
 
 /// The configuration of a client that reads single records by their offsets.
-pub fn reader(kafka: &KafkaConfig) -> ClientConfig {
+pub fn reader(kafka: &KafkaConfig, isolation_level: Isolation) -> ClientConfig {
     let mut config = admin(kafka);
     config
         .set("auto.offset.reset", "error")
         .set("enable.partition.eof", "true")
         .set("check.crcs", "true")
-        .set("isolation.level", isolation(Isolation::ReadUncommitted))
+        .set("isolation.level", isolation(isolation_level))
         .set("queued.min.messages", "1")
         .set("fetch.wait.max.ms", "50");
     config

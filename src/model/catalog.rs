@@ -229,6 +229,13 @@ pub enum HoleReason {
     ObjectMissing,
 }
 
+impl Hole {
+    /// Whether somebody deleted what nothing else explains.
+    pub fn is_damage(&self) -> bool {
+        self.why == HoleReason::ObjectMissing
+    }
+}
+
 impl std::fmt::Display for Hole {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "gap: offsets {} to {} ", self.from, self.until - 1)?;

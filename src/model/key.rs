@@ -148,6 +148,11 @@ pub fn head_record(topic: &str, partition: i32) -> String {
     format!("{SYSTEM}/heads/{topic}/{partition}")
 }
 
+/// What retention was in force for `topic`.
+pub fn retention_record(topic: &str) -> String {
+    format!("{SYSTEM}/retention/{topic}.json")
+}
+
 /// What the verifications of a job have shown, by mode.
 pub fn verify_record(job: &str, mode: &str) -> String {
     format!("{SYSTEM}/status/verify-{mode}-{job}.json")

@@ -358,19 +358,7 @@ impl Resolver {
     }
 
     async fn search_tail(&self, path: &PartitionPath, origin: i64, hi: i64) -> Result<Option<i64>, Unresolved> {
-        let mut search = TailSearch::new(origin, hi);
-        let folder = path.folder();
-        while let Some(from) = search.wants() {
-            let after = path.just_before(from);
-            let page = retry(PATIENCE, || self.store.list(&folder, Some(&after), PAGE)).await?;
-            let last = page.entries.last();
-            let offset = last.map(|entry| match key::parse(&entry.key) {
-                Some(parsed) if parsed.path == *path => Ok(parsed.offset),
-                _ => Err(Unresolved::Foreign { key: entry.key.clone(), why: "not an object's name".to_owned() }),
-            });
-            search.answer(offset.transpose()?, page.more);
-        }
-        Ok(search.tail())
+        search_tail(&self.store, path, origin, hi).await
     }
 
     async fn look(
@@ -555,4 +543,26 @@ impl Resolver {
     pub async fn forget_generation(&self, topic: &str) {
         self.generations.forget(topic).await;
     }
+}
+
+/// The largest name of a list that begins at `origin`, of a partition whose log ends at `hi`; `None` where there is none.
+pub async fn search_tail(
+    store: &Arc<dyn Store>,
+    path: &PartitionPath,
+    origin: i64,
+    hi: i64,
+) -> Result<Option<i64>, Unresolved> {
+    let mut search = TailSearch::new(origin, hi);
+    let folder = path.folder();
+    while let Some(from) = search.wants() {
+        let after = path.just_before(from);
+        let page = retry(PATIENCE, || store.list(&folder, Some(&after), PAGE)).await?;
+        let last = page.entries.last();
+        let offset = last.map(|entry| match key::parse(&entry.key) {
+            Some(parsed) if parsed.path == *path => Ok(parsed.offset),
+            _ => Err(Unresolved::Foreign { key: entry.key.clone(), why: "not an object's name".to_owned() }),
+        });
+        search.answer(offset.transpose()?, page.more);
+    }
+    Ok(search.tail())
 }

@@ -107,8 +107,12 @@ pub async fn each_object(
         let page = retry(PATIENCE, || store.list(&folder, after.as_deref(), PAGE)).await.map_err(failed)?;
         after = page.entries.last().map(|entry| entry.key.clone());
         let named = page.entries.into_iter().filter_map(|entry| {
-            let name = key::parse(&entry.key).filter(|name| name.path == *path)?;
-            Some((name, entry))
+            let name = key::parse(&entry.key).filter(|name| name.path == *path);
+            // Folders that a console has made are nothing.
+            if name.is_none() && !(entry.size == 0 && entry.key.ends_with('/')) {
+                tracing::warn!("{} is not an object of this backup: left alone", entry.key);
+            }
+            Some((name?, entry))
         });
         let mut objects =
             stream::iter(named).map(|(name, entry)| ask(store, name, entry, uuid)).buffered(HEADS).boxed();

@@ -218,6 +218,8 @@ fn a_head_that_may_have_expired_is_a_note() {
     assert_eq!((&summary["damaged"], &summary["notes"]), (&0.into(), &1.into()), "{summary}");
     assert!(output.stdout.contains("have expired or were deleted"), "{output:?}");
     assert_eq!(backup.verify(&[]).code(), 4, "the job keeps everything");
+    backup.bucket().put(&format!("_kafka_backup/retention/{}.json", backup.topic), b"{}");
+    assert_eq!(backup.verify(&[]).code(), 0, "the bucket says that objects expired once");
 }
 
 /// The shares of a rotation are disjoint and together everything: each of them finds what is damaged in it alone.

@@ -13,6 +13,7 @@ mod report;
 pub mod status;
 mod tails;
 mod walk;
+pub mod watch;
 
 #[cfg(test)]
 mod tests;

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::{StreamExt, TryStreamExt};
 use tokio::sync::mpsc;
@@ -18,10 +19,14 @@ use crate::model::verify::chain::{Chain, Extent, Reach, Root, Seen, Told};
 use crate::model::verify::subset::Picker;
 use crate::model::verify::{Expiry, Finding, Mode, Reason, Severity};
 use crate::restore::gather;
+use crate::storage::retry::retry;
 use crate::storage::{Entry, Head, StoreError};
 
 /// How many objects of a topic are asked at the same time.
 const HEADS: usize = 32;
+
+/// How long a store may be out of reach.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// One verification's walk.
 pub struct Walk<'a> {
@@ -55,6 +60,8 @@ struct Topic<'a> {
     name: &'a str,
     job: Arc<str>,
     records: BTreeMap<u32, GenerationRecord>,
+    /// Whether heads may be gone: so where the bucket says that its objects expire, or did once.
+    expiry: Expiry,
     /// What an earlier verification has seen.
     before: Tails,
     now: Tails,
@@ -84,8 +91,11 @@ impl Walk<'_> {
             return Ok(false);
         }
         let before = Tails::load(store, topic).await?;
+        let record = key::retention_record(topic);
+        let expired = retry(PATIENCE, || store.head(&record)).await.map_err(gather::failed)?;
+        let expiry = if expired.is_some() { Expiry::Possible } else { (self.verify.expiry)(topic) };
         let (seen, unrooted, now) = (BTreeSet::new(), BTreeSet::new(), Tails::new(topic));
-        let mut topic = Topic { walk: self, name: topic, job, records, before, now, seen, unrooted };
+        let mut topic = Topic { walk: self, name: topic, job, records, expiry, before, now, seen, unrooted };
         bad.into_iter().for_each(|finding| topic.found(finding));
         topic.check_records();
         topic.walk_through().await?;
@@ -204,7 +214,7 @@ impl<'a> Topic<'a> {
 
     /// What is known of a list.
     fn root(&self, path: &PartitionPath) -> Root {
-        let expiry = (self.walk.verify.expiry)(self.name);
+        let expiry = self.expiry;
         let record = key::generation_of(path.branch.as_deref()).and_then(|n| self.records.get(&n));
         match record.filter(|record| !record.is_adopted()) {
             Some(record) => Root {

@@ -122,6 +122,24 @@ impl Verified {
     }
 }
 
+/// Bad objects by reason, from the records of one job: of each reason the latest run that could have seen it. What only
+/// reading shows stays until it is read again; a list says nothing of what objects say of themselves.
+pub fn bad_objects(records: &[Verified]) -> BTreeMap<Reason, u64> {
+    let of = |mode: Mode| records.iter().find(|record| record.mode == mode);
+    let latest = of(Mode::Data).into_iter().chain(of(Mode::Manifest)).max_by_key(|record| record.last_run_ms);
+    let latest = latest.or(of(Mode::List));
+    let count = |record: Option<&Verified>, reason| record.and_then(|record| record.bad.get(&reason)).copied();
+    let judged = Reason::ALL.into_iter().map(|reason| {
+        let seen = count(latest, reason).unwrap_or(0);
+        let read = match reason {
+            Reason::Size | Reason::Checksum | Reason::Decode => count(of(Mode::Data), reason).unwrap_or(0),
+            Reason::Missing | Reason::Gap | Reason::Metadata | Reason::Foreign => 0,
+        };
+        (reason, seen.max(read))
+    });
+    judged.collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -167,6 +185,18 @@ mod tests {
         assert!((record.coverage() - 1.0).abs() < 1e-9, "what was proved before stays proved");
         let manifest = Verified::after(None, "j", Mode::Manifest, run(1, None, 0, &[]));
         assert!(manifest.coverage().abs() < 1e-9);
+    }
+
+    #[test]
+    fn what_only_reading_shows_stays_until_it_is_read_again() {
+        let record = |mode, at, bad: &[(Reason, u64)]| Verified::after(None, "j", mode, run(at, None, 100, bad));
+        let data = record(Mode::Data, 1, &[(Reason::Checksum, 2), (Reason::Missing, 1)]);
+        let manifest = record(Mode::Manifest, 2, &[]);
+        let bad = bad_objects(&[data.clone(), manifest]);
+        assert_eq!((bad[&Reason::Checksum], bad[&Reason::Missing]), (2, 0));
+        assert_eq!(bad_objects(&[data])[&Reason::Missing], 1);
+        assert_eq!(bad_objects(&[record(Mode::List, 1, &[(Reason::Foreign, 3)])])[&Reason::Foreign], 3);
+        assert!(bad_objects(&[]).values().all(|count| *count == 0) && bad_objects(&[]).len() == Reason::ALL.len());
     }
 
     #[test]

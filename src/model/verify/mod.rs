@@ -7,6 +7,7 @@
 pub mod chain;
 pub mod content;
 pub mod coverage;
+pub mod proof;
 pub mod subset;
 
 use std::fmt;
