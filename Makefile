@@ -21,7 +21,7 @@ LINT_PACKAGES := lintian rpmlint python3-venv
 
 TOOLS := target/tools
 # Compiled as they are used: once, so little is worth optimising; what hashes packages is worth it.
-TOOL_CONFIG := $(foreach crate,sha2 sha1 md-5 sha3 rpm,--config 'profile.dev.package.$(crate).opt-level=2') \
+TOOL_CONFIG := $(foreach crate,sha2 sha1 md-5 sha3 keccak block-buffer digest rpm,--config 'profile.dev.package.$(crate).opt-level=2') \
 	--config 'profile.dev.debug=0'
 PACKAGE_ARCH ?= x86_64
 PACKAGE_TARGET := $(PACKAGE_ARCH)-unknown-linux-gnu

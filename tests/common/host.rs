@@ -13,24 +13,44 @@ fn tool(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("target/tools/bin").join(name)
 }
 
-/// The first reason why there can be no host here. `make test` as root has none.
-pub fn missing() -> Option<String> {
+/// Why packages cannot be made here. `make test` installs the tools.
+fn without_tools() -> Option<String> {
+    let tools = ["cargo-deb", "cargo-generate-rpm"].into_iter().find(|name| !tool(name).exists());
+    tools.map(|name| format!("there is no {name}; make package-tools installs it"))
+}
+
+/// Why no host can be booted here: only root may, and not even root in a container that takes its capabilities.
+fn without_root() -> Option<String> {
     if !rustix::process::geteuid().is_root() {
         return Some("root is needed".to_owned());
     }
-    let found = |name: &str| {
-        let path = std::env::var_os("PATH").unwrap_or_default();
-        std::env::split_paths(&path).any(|folder| folder.join(name).exists())
-    };
-    let commands = ["debootstrap", "systemd-nspawn", "nsenter"].into_iter().find(|name| !found(name));
-    let tools = ["cargo-deb", "cargo-generate-rpm"].into_iter().find(|name| !tool(name).exists());
-    commands.or(tools).map(|name| format!("{name} is not installed"))
+    let mut unshare = Command::new("unshare");
+    let may = unshare.args(["--mount", "--pid", "--fork", "mount", "-t", "tmpfs", "none", "/mnt"]).output();
+    if !may.is_ok_and(|output| output.status.success()) {
+        return Some("this root may not mount; is it that of an unprivileged container?".to_owned());
+    }
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let found = |name: &&str| std::env::split_paths(&path).any(|folder| folder.join(name).exists());
+    let missing = ["debootstrap", "systemd-nspawn", "nsenter"].into_iter().find(|name| !found(name));
+    missing.map(|name| format!("{name} is not installed"))
 }
 
-/// Whether the test goes on. A test that was left out is said aloud, and is a failure where everything must be there.
-pub fn can_run(test: &str, missing: Option<String>) -> bool {
+/// Whether a test of packages can run. One that is left out is said aloud; where everything is installed, as in CI,
+/// missing tools are a failure.
+pub fn can_make_packages(test: &str) -> bool {
+    let missing = without_tools();
+    let expected = std::env::var_os("CI").is_some();
+    assert!(!expected || missing.is_none(), "{test}: {}", missing.unwrap_or_default());
+    goes_on(test, missing)
+}
+
+/// Whether a test on a host of its own can run. One that is left out is said aloud.
+pub fn can_boot(test: &str) -> bool {
+    can_make_packages(test) && goes_on(test, without_root())
+}
+
+fn goes_on(test: &str, missing: Option<String>) -> bool {
     let Some(why) = missing else { return true };
-    assert!(std::env::var_os("CI").is_none(), "{test} cannot run: {why}");
     // Not captured, as println! would be.
     let _ = std::io::Write::write_all(&mut std::io::stderr(), format!("\n*** SKIPPED {test}: {why} ***\n").as_bytes());
     false

@@ -15,7 +15,7 @@ use crate::common::record::numbered;
 fn a_scrape_is_complete_and_well_formed() {
     let _turn = beside_others();
     let kafka = Kafka::shared();
-    let topic = kafka.topic("scrape", 2, &[("retention.ms", "3600000")]);
+    let topic = kafka.topic("scrape", 2, &[]);
     kafka.produce(&topic, 0, &numbered(0..100, 100));
     let env = Env::new().job("scrape", &[&topic], "rotate_interval = \"1s\"\n");
     let daemon = env.daemon().ready();

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use crate::common::host::{Packages, can_run, missing};
+use crate::common::host::{Packages, can_make_packages};
 use crate::common::stack;
 
 /// A file of the repository.
@@ -37,7 +37,7 @@ fn the_sandbox_is_tight() {
 /// What the rpm holds and runs, in the words of rpm.
 #[test]
 fn the_rpm_is_what_it_should_be() {
-    if !can_run("the rpm", missing()) {
+    if !can_make_packages("the rpm") {
         return;
     }
     let packages = Packages::stage();
