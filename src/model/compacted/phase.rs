@@ -215,6 +215,9 @@ fn is_titled(turn: &Turn, view: &View, run: &OwnRun) -> bool {
 }
 
 fn prepare(turn: &mut Turn) {
+    if !turn.is_proof && turn.now.boot_ms < turn.state.deletes_die_at {
+        return;
+    }
     let Some(view) = turn.proof() else { return };
     if !view.own.is_empty() {
         return begin_clearing(turn);
@@ -296,10 +299,13 @@ fn claim_when_complete(turn: &mut Turn, also: impl Fn(&View, &Offsets) -> bool) 
     if !turn.state.seems_complete() {
         return turn.look_now_and_then();
     }
-    let Some(view) = turn.proof() else { return };
-    let Some((ends, own)) = ends(turn, &view).filter(|(ends, _)| also(&view, ends)) else {
+    if turn.state.not_yet && !turn.is_proof && turn.state.view.is_some() && !is_look_due(turn) {
         return;
-    };
+    }
+    let Some(view) = turn.proof() else { return };
+    let found = ends(turn, &view).filter(|(ends, _)| also(&view, ends));
+    turn.state.not_yet = found.is_none();
+    let Some((ends, own)) = found else { return };
     let (started_ms, ended_ms) = (own.started_ms, turn.now.wall_ms);
     let claim = Claim::Title { run: own.run, started_ms, ended_ms, ends };
     turn.state.term_may_come = true;
@@ -382,8 +388,7 @@ fn hand_over(turn: &mut Turn, run: &Name, successor: u64, until: Option<Offsets>
     if !rules.keep(Rule::Proof) {
         return begin_clearing(turn);
     }
-    let due = turn.now.boot_ms - turn.state.looked_at >= turn.state.settings.look_every_ms;
-    if turn.state.view.is_some() && !turn.is_proof && !due {
+    if turn.state.view.is_some() && !turn.is_proof && !is_look_due(turn) {
         return;
     }
     let Some(view) = turn.proof() else { return };
@@ -459,6 +464,9 @@ fn clear(turn: &mut Turn, void: bool) {
     if turn.state.follows.is_some() {
         return turn.ask(Asked::Stop, Effect::Stop);
     }
+    if is_refused(&turn.state) && !turn.is_proof && !is_look_due(turn) {
+        return;
+    }
     let Some(view) = turn.proof() else { return };
     let rules = turn.state.settings.rules;
     let run = view.own.run.clone();
@@ -492,6 +500,16 @@ fn delete(turn: &mut Turn, view: &View, keep: Option<Name>) {
         }
         Err(refused) => refuse(turn, refused),
     }
+}
+
+/// Whether the last look refused a deletion.
+fn is_refused(state: &State) -> bool {
+    state.view.is_some() && state.told.iter().any(|notice| matches!(notice, Notice::DeletionRefused(_)))
+}
+
+/// Whether the last look is `look_every` old.
+fn is_look_due(turn: &Turn) -> bool {
+    turn.now.boot_ms - turn.state.looked_at >= turn.state.settings.look_every_ms
 }
 
 /// Says so; the next look may show something else.

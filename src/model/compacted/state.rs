@@ -41,6 +41,8 @@ pub struct State {
     pub(super) blocked: bool,
     /// The operator asked for a turn.
     pub(super) swap: bool,
+    /// The last look did not agree that the run is complete: the next one is made when it is due.
+    pub(super) not_yet: bool,
     /// A partition was away from its end for longer than tombstones are certain to be kept.
     pub(super) too_late: Option<TooLate>,
     /// The snapshot is tainted.
@@ -147,6 +149,7 @@ impl State {
             term_may_come: true,
             blocked: false,
             swap: false,
+            not_yet: false,
             too_late: None,
             tainted: false,
             told: Vec::new(),

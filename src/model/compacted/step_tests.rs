@@ -247,3 +247,24 @@ fn a_failure_is_not_tried_again_before_the_next_tick() {
     let (_, effects) = step(state, Event::Tick, at(2));
     assert_eq!(effects.iter().filter(|effect| effect.is_request()).count(), 1, "{effects:?}");
 }
+
+/// A listing of everything is not made again and again for an answer that will not change so soon.
+#[test]
+fn a_refused_deletion_is_asked_for_again_when_a_look_is_due() {
+    let settings = Settings { look_every_ms: 100, ..settings() };
+    let pinned = || {
+        let seen = view(2, owner(2, "b", 9), run(Some(1), false, true, 5));
+        Event::Bucket(View { pinned_until_ms: Some(9_000), ..seen })
+    };
+    let state = State::new(Arc::new(settings), at(0));
+    let stopped = Event::Stopped { stored: Offsets::new() };
+    let events = [(Event::Started { own: None }, 0), (pinned(), 0), (stopped, 1), (pinned(), 2)];
+    let (state, _) = feed(state, events);
+    let (state, effects) = feed(state, [(Event::Term(TermAnswer::Created), 3), (pinned(), 4)]);
+    assert!(says(&effects, |notice| matches!(notice, Notice::DeletionRefused(_))), "{effects:?}");
+    let (state, effects) = step(state, Event::Tick, at(103));
+    assert!(!effects.iter().any(Effect::is_request), "{effects:?}");
+    let (state, effects) = step(state, Event::Tick, at(104));
+    assert!(effects.contains(&Effect::Look { fresh: true }), "{effects:?}");
+    assert_eq!(phase(&state), "clearing");
+}
