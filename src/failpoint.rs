@@ -3,6 +3,8 @@
 //! `KAFKA_BACKUP_FAIL_ENCODER="TOPIC/PARTITION@OFFSET"` makes the encoder panic at that record every time, with
 //! `"...@OFFSETxN"` only the first N times. `KAFKA_BACKUP_FAIL_COMMITTER=hang` makes the committer hang at its first
 //! commit, as a disk that does not answer would.
+//!
+//! `KAFKA_BACKUP_DAY_MS=10000` makes a day of retention that long, as the test servers do with their lifecycle days.
 
 use std::sync::{LazyLock, Mutex, PoisonError};
 
@@ -13,6 +15,12 @@ type Fault = (String, i64, u64);
 
 static ENCODER: LazyLock<Mutex<Option<Fault>>> =
     LazyLock::new(|| Mutex::new(std::env::var("KAFKA_BACKUP_FAIL_ENCODER").ok().and_then(|text| parse(&text))));
+
+/// How long a day of retention is, where the variable says so.
+pub fn day_ms() -> Option<i64> {
+    static DAY: LazyLock<Option<i64>> = LazyLock::new(|| std::env::var("KAFKA_BACKUP_DAY_MS").ok()?.parse().ok());
+    DAY.filter(|ms| *ms > 0)
+}
 
 fn parse(text: &str) -> Option<Fault> {
     let (partition, at) = text.split_once('@')?;

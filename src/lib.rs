@@ -16,6 +16,7 @@ pub mod notify;
 pub mod pipeline;
 pub mod reload;
 pub mod restore;
+pub mod retention;
 pub mod scrape;
 pub mod signal;
 pub mod standing;

@@ -257,6 +257,16 @@ pub fn topic_discovered(job: &str) {
     DISCOVERED.with_label_values(&[job]).inc();
 }
 
+static EXPIRED: LazyLock<IntCounterVec> = LazyLock::new(|| {
+    let help = "Objects that the daemon removed because they were older than the retention (stores without rules).";
+    counters("kafka_backup_expired_objects_total", help, &["backup_job"])
+});
+
+/// One object was removed because of its age.
+pub fn expired(job: &str) {
+    EXPIRED.with_label_values(&[job]).inc();
+}
+
 /// The sums over all series of one job, by metric name.
 pub fn sums(job: &str) -> std::collections::BTreeMap<String, f64> {
     let mut sums = std::collections::BTreeMap::new();

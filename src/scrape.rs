@@ -152,6 +152,8 @@ fn job_gauges(gauges: &Gauges, jobs: &[std::sync::Arc<JobStatus>], max_series: u
     let target = gauges.family("kafka_backup_job_rpo_target_seconds", "The job's rpo_target.", &["backup_job"]);
     let help = "Since when the job is paused.";
     let paused = gauges.family("kafka_backup_job_paused_since_timestamp_seconds", help, &["backup_job"]);
+    let drift_help = "Topics whose retention in the store is not what the job says.";
+    let drift = gauges.family("kafka_backup_lifecycle_drift", drift_help, &["backup_job"]);
     let protected_help = "Everything that was visible in the topic at this time is durable; 0 is never.";
     let labels = ["backup_job", "topic"];
     let protected = gauges.family("kafka_backup_topic_protected_timestamp_seconds", protected_help, &labels);
@@ -172,6 +174,10 @@ fn job_gauges(gauges: &Gauges, jobs: &[std::sync::Arc<JobStatus>], max_series: u
             by_state.with_label_values(&[name]).inc();
         }
         target.with_label_values(&[&job.job.id]).set(job.rpo_target().as_secs_f64());
+        let retention = job.retention();
+        if retention.checked_ms > 0 {
+            drift.with_label_values(&[&job.job.id]).set(retention.drift as f64);
+        }
         if let Some(pause) = job.paused() {
             paused.with_label_values(&[&job.job.id]).set(pause.since_ms as f64 / 1000.0);
         }

@@ -13,6 +13,7 @@ use std::sync::{Arc, LazyLock, Mutex};
 use std::time::Duration;
 
 use kafka_backup::config::{Place, StorageConfig};
+use kafka_backup::model::lifecycle::plan::{Bucket, Document, Wanted, plan};
 use kafka_backup::model::object::AVRO_PREFIX;
 use kafka_backup::storage::check::{StoreCheck, store_check};
 use kafka_backup::storage::file::FileStore;
@@ -411,14 +412,46 @@ fn the_store_check_passes_and_leaves_nothing(#[case] at: Empty) {
 
 // ---- S3 only --------------------------------------------------------------------------------------------------------
 
+const VERSIONED: &str = "<VersioningConfiguration><Status>Enabled</Status></VersioningConfiguration>";
+
 #[test]
 fn the_store_check_finds_a_versioned_bucket() {
     let bucket = new_bucket();
-    let enabled = "<VersioningConfiguration><Status>Enabled</Status></VersioningConfiguration>";
-    bucket_request("PUT", &bucket, "versioning", enabled);
+    bucket_request("PUT", &bucket, "versioning", VERSIONED);
     let store = s3_at(s3_endpoint(), &bucket, "");
     let found = block_on(store_check(&store, "job", "nonce")).unwrap();
     assert!(matches!(&found, StoreCheck::Ignored { why } if why.contains(&bucket)), "{found:?}");
+}
+
+/// The server reorders and drops what it does not know, so only what it must keep is looked at.
+#[test]
+fn lifecycle_rules_of_a_bucket() {
+    let bucket = new_bucket();
+    let store = s3_at(s3_endpoint(), &bucket, "some/prefix");
+    let lifecycle = store.lifecycle().expect("a bucket has rules");
+    let bucket_of = Bucket { document: None, prefix: "some/prefix/", versioned: true };
+    let all = [Wanted { topic: "t".to_owned(), days: Some(30), last: None, hindrance: None }];
+    block_on(async {
+        assert_eq!(lifecycle.prefix(), "some/prefix/");
+        assert_eq!(lifecycle.document().await.unwrap(), None);
+        let planned = plan(Bucket { document: None, ..bucket_of }, &all, false).unwrap();
+        let Document::Put(text) = planned.document else { panic!("{planned:?}") };
+        lifecycle.put_document(&text).await.unwrap();
+        let there = lifecycle.document().await.unwrap().unwrap();
+        assert_eq!(
+            plan(Bucket { document: Some(&there), ..bucket_of }, &all, false).unwrap().document,
+            Document::Same,
+            "{there}"
+        );
+        lifecycle.delete_document().await.unwrap();
+        assert_eq!(lifecycle.document().await.unwrap(), None);
+        assert!(!lifecycle.versioned().await.unwrap());
+        let nowhere = s3_at(s3_endpoint(), "there-is-no-such-bucket", "");
+        assert_eq!(nowhere.lifecycle().unwrap().document().await.unwrap_err().kind, Kind::NoBucket);
+    });
+    bucket_request("PUT", &bucket, "versioning", VERSIONED);
+    assert!(block_on(lifecycle.versioned()).unwrap());
+    assert!(folder().store.lifecycle().is_none());
 }
 
 #[test]

@@ -62,6 +62,7 @@ async fn serve(
     let there = process.clone();
     let jobs_now = move || there.all_statuses().iter().map(|status| status.job.clone()).collect();
     watch::start(io.handle(), jobs_now);
+    crate::retention::keeper::start(&process);
     ready.set(true);
     tracing::info!(version = env!("CARGO_PKG_VERSION"), "{}", notify::line(&process));
     notify::ready(&process);

@@ -14,6 +14,7 @@ mod probe;
 mod proof;
 mod reload;
 mod restore;
+mod retention;
 mod run;
 mod show;
 mod status;
@@ -107,6 +108,7 @@ enum Command {
     Pause(orders::PauseArgs),
     Resume(orders::ResumeArgs),
     SupportBundle(support_bundle::Args),
+    Retention(retention::Args),
     Demo(demo::Args),
     Completions(completions::Args),
     Man(man::Args),
@@ -137,6 +139,7 @@ impl Command {
             Self::Pause(args) => orders::pause(&args, context).map(done),
             Self::Resume(args) => orders::resume(&args, context).map(done),
             Self::SupportBundle(args) => support_bundle::run(&args, context).map(done),
+            Self::Retention(args) => retention::run(&args, context),
             Self::Demo(args) => demo::run(args, context).map(done),
             Self::Completions(args) => completions::run(&args).map(done),
             Self::Man(args) => man::run(&args).map(done),
@@ -159,6 +162,7 @@ impl Command {
             Self::Flush(args) => args.json,
             Self::Pause(args) => args.json,
             Self::Resume(args) => args.json,
+            Self::Retention(args) => args.json,
             Self::Daemon(_) | Self::SupportBundle(_) | Self::Demo(_) | Self::Completions(_) | Self::Man(_) => false,
         }
     }

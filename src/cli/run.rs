@@ -15,8 +15,12 @@ use crate::error::{Error, Exit, Result};
 use crate::http::{self, Ready};
 use crate::metrics;
 use crate::pipeline::resolve::Unresolved;
+use crate::retention::keeper;
 use crate::signal::Stop;
 use crate::supervisor::{OpenJob, Process};
+
+/// How long a one-shot run may take to look after the retention.
+const RETENTION_MAX: Duration = Duration::from_secs(120);
 
 /// Run one job in the foreground
 #[derive(Debug, clap::Args)]
@@ -146,6 +150,9 @@ async fn in_system(
     };
     ready.set(true);
     let reached = open.reached.take();
+    if !until_caught_up {
+        keeper::start(&process);
+    }
     let goal = async {
         match reached {
             Some(reached) => reached.await.unwrap_or_else(|_| Err(Unresolved::Later { why: "the job ended".into() })),
@@ -168,6 +175,16 @@ async fn in_system(
         tracing::warn!(job = %job.id, problem, "the positions of consumer groups are not saved as they are now");
     }
     ready.set(false);
+    if until_caught_up && matches!(outcome, Some(Ok(()))) {
+        tokio::select! {
+            kept = tokio::time::timeout(RETENTION_MAX, keeper::once(&process)) => {
+                if kept.is_err() {
+                    tracing::warn!(job = %job.id, "the retention could not be looked after in time");
+                }
+            }
+            () = stop.asked() => {}
+        }
+    }
     let gaps = open.status.gaps.load(Ordering::Relaxed);
     let drained = OpenJob::end(open, config.drain_timeout).await;
     process.stop();

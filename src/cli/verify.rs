@@ -5,7 +5,7 @@ use std::sync::Arc;
 use clap::ValueEnum;
 
 use super::{Context, help, runtime, storage_or_only};
-use crate::config::Config;
+use crate::config::{Config, Job, Lifecycle, Retention};
 use crate::error::{Error, Exit, Result};
 use crate::inspect::verify::{self, Verify};
 use crate::model::verify::subset::Subset;
@@ -107,10 +107,12 @@ pub fn run(args: Args, context: &Context) -> Result<Exit> {
     runtime.block_on(verify::run(verify, stop))
 }
 
-/// Whether the oldest objects of a topic may be gone: not, where a job here keeps them for ever in this very place.
+/// Whether the oldest objects of a topic may be gone, as far as the configuration tells: not, where a job here looks after
+/// its retention in this very place. What has expired under its eyes stands in the topic's retention record.
 pub(super) fn expiry(config: Arc<Config>, place: crate::config::Place) -> Arc<dyn Fn(&str) -> Expiry + Send + Sync> {
     Arc::new(move |topic| {
         let mut jobs = config.jobs.iter().filter(|job| job.storage.place == place && job.topics.takes(topic));
-        if jobs.next().is_some() { Expiry::Never } else { Expiry::Possible }
+        let looks_after = |job: &Arc<Job>| job.retention == Retention::Keep || job.lifecycle != Lifecycle::Off;
+        if jobs.any(looks_after) { Expiry::Never } else { Expiry::Possible }
     })
 }

@@ -176,6 +176,8 @@ impl Job {
             paused,
             groups,
             groups_interval,
+            retention,
+            lifecycle,
         } = self;
         let mut facts = Facts::new();
         kafka.facts(&mut facts);
@@ -197,6 +199,8 @@ impl Job {
         put(&mut facts, "allow_compacted", allow_compacted);
         put(&mut facts, "rate_limit", rate_limit);
         put(&mut facts, "rpo_target", rpo_target);
+        put(&mut facts, "retention", retention);
+        put(&mut facts, "lifecycle", lifecycle);
         put(&mut facts, "paused", paused);
         put(&mut facts, "consumer_groups", groups);
         put(&mut facts, "consumer_groups_interval", groups_interval);

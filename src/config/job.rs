@@ -11,8 +11,8 @@ use super::finding::{Complaint, Findings, Origin};
 use super::layers::{Layer, View, What};
 use super::source::{named, origin};
 use super::{
-    Codec, GroupSelection, Isolation, Job, KafkaConfig, OnRecreate, Start, StorageConfig, TopicSelection, keys, kind,
-    store,
+    Codec, GroupSelection, Isolation, Job, KafkaConfig, Lifecycle, OnRecreate, Retention, Start, StorageConfig,
+    TopicSelection, keys, kind, store,
 };
 use crate::model::restore::Pattern;
 
@@ -88,6 +88,7 @@ pub(super) fn build(
     let (topics, topic_origins) = builder.topics(findings);
     let codec = builder.codec(level_belongs, findings);
     builder.refuse_what_is_not_there_yet(findings);
+    builder.retention(findings);
     builder.group_and_target(findings);
     let job = builder.job(kafka?, storage?, topics, codec);
     Some(Draft { job: Arc::new(job), view, references, topic_origins })
@@ -137,6 +138,12 @@ impl Builder<'_> {
                 exclude: view.maybe("groups_exclude_regex", kind::pattern).map(Pattern),
             },
             groups_interval: view.value("groups_interval", kind::span),
+            retention: view.value("retention", kind::retention),
+            lifecycle: match view.text("lifecycle").as_str() {
+                "check" => Lifecycle::Check,
+                "off" => Lifecycle::Off,
+                _ => Lifecycle::Manage,
+            },
         }
     }
 
@@ -271,6 +278,16 @@ impl Builder<'_> {
         }
     }
 
+    /// The live keys of a compacted topic may be of any age: removed by age, they would be gone.
+    fn retention(&self, findings: &mut Findings) {
+        let retention = self.view.value("retention", kind::retention);
+        if self.view.text("type") == "compacted" && retention != Retention::Keep {
+            let what = "a snapshot of a compacted topic must not expire: its oldest records are as alive as its newest";
+            let complaint = Complaint::new(what, "write retention = \"keep\" into the job");
+            findings.semantics(&self.at("retention"), "retention", complaint);
+        }
+    }
+
     /// Refuses values that the interface knows but this version cannot keep the promise of.
     fn refuse_what_is_not_there_yet(&self, findings: &mut Findings) {
         let mut refuse = |key: &str, what: &str, remedy: &str| {
@@ -279,11 +296,6 @@ impl Builder<'_> {
         if self.view.text("type") == "compacted" {
             let remedy = "write type = \"backup\", with allow_compacted = true for a compacted topic";
             refuse("type", "\"compacted\" is not supported by this version", remedy);
-        }
-        let retention = self.view.text("retention");
-        if retention != "keep" {
-            let what = format!("{retention:?} is not supported by this version, which removes nothing");
-            refuse("retention", &what, "write \"keep\", and let a lifecycle rule of your own expire old objects");
         }
     }
 }

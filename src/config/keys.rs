@@ -31,8 +31,8 @@ pub enum Fallback {
 
 use Fallback::{Is, Required, Said, Unsupported};
 use Kind::{
-    Address, Count, Flag, Keys, LogLevel, Offsets, OneOf, Path, Pattern, Properties, Rate, Reference, Size, Span,
-    Tables, Text, Texts, Time,
+    Address, Count, Flag, Keys, LogLevel, Offsets, OneOf, Path, Pattern, Properties, Rate, Reference, Retention, Size,
+    Span, Tables, Text, Texts, Time,
 };
 
 const MIB: u64 = 1 << 20;
@@ -205,12 +205,22 @@ pub static JOB: &[Key] = &[
         Is("earliest"),
         "Where to begin with a topic of which nothing has been backed up yet.",
     ),
-    key("retention", Text, Is("keep"), "keep: what is in the store stays there. This version has no other."),
+    key(
+        "retention",
+        Retention,
+        Is("keep"),
+        "How long what is backed up is kept. keep: for ever. A duration such as \"30d\": objects expire so long after they \
+         were written, in whole days, rounded up. topic: as long as Kafka keeps the topic's records (its retention.ms). \
+         In a bucket this is done by lifecycle rules, in a folder by the daemon. It is never made shorter by itself \
+         than it is in the bucket: that takes kafka-backup retention --allow-retention-decrease.",
+    ),
     key(
         "lifecycle",
         OneOf(&["manage", "check", "off"]),
         Is("manage"),
-        "What to do with the lifecycle rules of the bucket. With retention = \"keep\" there are none to look after.",
+        "manage: give the bucket the lifecycle rules that retention asks for, and no others; rules of others are left as \
+         they are. check: only look, and show the difference. off: leave it to whoever looks after the bucket; retention \
+         then says what they do.",
     ),
     key(
         "on_recreate",

@@ -8,8 +8,10 @@ use regex::Regex;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
+use super::Retention;
 use super::finding::Complaint;
 use super::keys::Key;
+use crate::model::lifecycle;
 
 /// Kinds of values.
 #[derive(Debug, Clone, Copy)]
@@ -38,6 +40,8 @@ pub enum Kind {
     Pattern,
     /// A log level, or directives of `tracing`'s `EnvFilter`.
     LogLevel,
+    /// How long objects are kept: `keep`, `topic`, or a duration of at least a day.
+    Retention,
     /// A moment, RFC 3339.
     Time,
     /// `TOPIC/PARTITION = OFFSET`, any number.
@@ -72,6 +76,7 @@ impl Kind {
             Self::Address => "address:port".to_owned(),
             Self::Pattern => "regular expression".to_owned(),
             Self::LogLevel => "log level".to_owned(),
+            Self::Retention => "\"keep\", \"topic\", or a duration from 1d".to_owned(),
             Self::Time => "time (RFC 3339)".to_owned(),
             Self::Offsets => "table TOPIC/PARTITION = offset".to_owned(),
             Self::Properties => "table of librdkafka properties".to_owned(),
@@ -102,6 +107,7 @@ impl Kind {
             Self::Address => address(value).map(drop),
             Self::Pattern => pattern(value).map(drop),
             Self::LogLevel => log_level(value),
+            Self::Retention => retention(value).map(drop),
             Self::Time => time_ms(value).map(drop),
             Self::Offsets => offsets(value).map(drop),
             Self::Properties | Self::Tables(_) | Self::Keys(_) => match value.kind {
@@ -293,6 +299,29 @@ fn log_level(value: &Value) -> Result<(), Complaint> {
         !LEVELS.contains(&text)
     };
     if refused { Err(Complaint::new(format!("{text:?} is not a log level"), REMEDY)) } else { Ok(()) }
+}
+
+/// How long objects are kept; durations in whole days, rounded up.
+pub(super) fn retention(value: &Value) -> Result<Retention, Complaint> {
+    const EXAMPLE: &str = "\"keep\", \"topic\" or \"30d\"";
+    let remedy = || format!("write for example {EXAMPLE}");
+    match with_unit(value, EXAMPLE)? {
+        "keep" => return Ok(Retention::Keep),
+        "topic" => return Ok(Retention::Topic),
+        _ => {}
+    }
+    let span = span(value)
+        .map_err(|_| Complaint::new(format!("{:?} is not a retention", value.kind.to_string()), remedy()))?;
+    let days = lifecycle::whole_days(i64::try_from(span.as_millis()).unwrap_or(i64::MAX));
+    if span < Duration::from_secs(86_400) {
+        let what = format!("{} is less than a day, the shortest time a store knows", value.kind);
+        return Err(Complaint::new(what, "choose at least \"1d\""));
+    }
+    if days > lifecycle::MAX_DAYS {
+        let what = format!("{} is longer than a store can say", value.kind);
+        return Err(Complaint::new(what, "write \"keep\" to keep everything"));
+    }
+    Ok(Retention::Days(days))
 }
 
 /// A moment, in milliseconds since 1970-01-01 UTC.

@@ -221,6 +221,13 @@ pub struct StorageConfig {
     pub single_writer: bool,
 }
 
+impl StorageConfig {
+    /// Whether both are the same bucket and prefix, or the same folder; the names do not tell.
+    pub fn same_place(&self, other: &Self) -> bool {
+        store::same_place(self, other)
+    }
+}
+
 /// Where a store keeps its objects.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Place {
@@ -293,10 +300,36 @@ pub struct Job {
     pub rpo_target: Duration,
     /// It is there, but does not run.
     pub paused: bool,
+    /// How long what is backed up is kept.
+    pub retention: Retention,
+    /// Who sees to that in a bucket.
+    pub lifecycle: Lifecycle,
     /// Of which consumer groups the positions are saved; never of its own.
     pub groups: GroupSelection,
     /// How often.
     pub groups_interval: Duration,
+}
+
+/// How long what is backed up is kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Retention {
+    /// For ever.
+    Keep,
+    /// So many days.
+    Days(u32),
+    /// As long as the topic's `retention.ms`, in whole days, rounded up.
+    Topic,
+}
+
+/// What is done about the lifecycle rules of a bucket.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Lifecycle {
+    /// Rules of ours are added, changed and removed.
+    Manage,
+    /// They are only looked at.
+    Check,
+    /// They are somebody else's business.
+    Off,
 }
 
 /// Which consumer groups.

@@ -2,7 +2,8 @@
 
 use super::finding::{Complaint, Findings};
 use super::job::Draft;
-use super::{KafkaConfig, store};
+use super::{KafkaConfig, Lifecycle, Place, Retention, StorageConfig, store};
+use crate::model::lifecycle::MAX_RULES;
 
 /// Checks every job against those before it. Messages stand at the later one and name the earlier one with its place.
 pub(super) fn check(drafts: &[Draft], findings: &mut Findings) {
@@ -15,6 +16,31 @@ pub(super) fn check(drafts: &[Draft], findings: &mut Findings) {
                 pattern_and_literals(later, earlier, findings);
                 patterns(earlier, later, findings);
             }
+        }
+    }
+    lifecycle_rules(drafts, findings);
+}
+
+/// A bucket takes a limited number of lifecycle rules, and each topic that expires needs one. Topics that patterns match
+/// are counted when the brokers are asked.
+fn lifecycle_rules(drafts: &[Draft], findings: &mut Findings) {
+    let mut needed: Vec<(&StorageConfig, usize)> = Vec::new();
+    for draft in drafts {
+        let (job, s3) = (&draft.job, matches!(draft.job.storage.place, Place::S3 { .. }));
+        if !s3 || job.lifecycle != Lifecycle::Manage || job.retention == Retention::Keep {
+            continue;
+        }
+        let known = needed.iter().position(|(place, _)| store::same_bucket(place, &job.storage));
+        let at = known.unwrap_or_else(|| {
+            needed.push((&job.storage, 0));
+            needed.len() - 1
+        });
+        needed[at].1 += job.topics.literal.len();
+        if needed[at].1 > MAX_RULES {
+            let what =
+                format!("{} topics of this bucket need a lifecycle rule each, and S3 takes {MAX_RULES}", needed[at].1);
+            let remedy = "keep some of them, or spread the jobs over several buckets";
+            findings.semantics(&draft.origin("retention"), "retention", Complaint::new(what, remedy));
         }
     }
 }

@@ -170,6 +170,14 @@ fn unescape(text: &str) -> Result<String, Complaint> {
     String::from_utf8(bytes).map_err(|_| refused())
 }
 
+/// Whether both are in one bucket, under whatever prefix.
+pub(super) fn same_bucket(a: &StorageConfig, b: &StorageConfig) -> bool {
+    match (&a.place, &b.place) {
+        (Place::S3 { bucket: a, endpoint: ea, .. }, Place::S3 { bucket: b, endpoint: eb, .. }) => a == b && ea == eb,
+        _ => false,
+    }
+}
+
 /// Whether two stores would write to the same names.
 pub(super) fn same_place(a: &StorageConfig, b: &StorageConfig) -> bool {
     match (&a.place, &b.place) {

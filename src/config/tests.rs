@@ -256,8 +256,20 @@ fn broken_main_files(#[case] text: &str, #[case] expected: &str) {
     "D/jobs.d/j.toml:2:1: instance: belongs to type = \"compacted\", which this version does not support\n  hint: remove the key"
 )]
 #[case(
-    "topics = [\"a\"]\nretention = \"30d\"",
-    "D/jobs.d/j.toml:2:1: retention: \"30d\" is not supported by this version, which removes nothing\n  hint: write \"keep\", and let a lifecycle rule of your own expire old objects"
+    "topics = [\"a\"]\nretention = \"12h\"",
+    "D/jobs.d/j.toml:2:1: retention: 12h is less than a day, the shortest time a store knows\n  hint: choose at least \"1d\""
+)]
+#[case(
+    "topics = [\"a\"]\nretention = \"a while\"",
+    "D/jobs.d/j.toml:2:1: retention: \"a while\" is not a retention\n  hint: write for example \"keep\", \"topic\" or \"30d\""
+)]
+#[case(
+    "topics = [\"a\"]\nretention = 30",
+    "D/jobs.d/j.toml:2:1: retention: 30 has no unit\n  hint: write the number with its unit, for example \"keep\", \"topic\" or \"30d\""
+)]
+#[case(
+    "topics = [\"a\"]\nretention = \"99999999999d\"",
+    "D/jobs.d/j.toml:2:1: retention: 99999999999d is longer than a store can say\n  hint: write \"keep\" to keep everything"
 )]
 #[case(
     "topics = [\"a\"]\nstate_dir = \"x\"",

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::model::standing::Safety;
 use crate::pipeline::consumer::now_ms;
 use crate::pipeline::status::{JobState, JobStatus, PartitionStatus, Paused, Problem};
+use crate::retention::report::JobRetention;
 use crate::standing::ConfigStanding;
 use crate::supervisor::Process;
 
@@ -58,6 +59,9 @@ pub struct JobDocument {
     pub problems: BTreeMap<String, Problem>,
     /// What was wrong last, whether it still is or not.
     pub last_error: Option<Problem>,
+    /// How long what is backed up is kept, against how long it should be.
+    #[serde(default)]
+    pub retention: JobRetention,
     /// By topic.
     pub topics: BTreeMap<String, TopicDocument>,
     /// By topic and number.
@@ -155,6 +159,7 @@ impl JobDocument {
             last_commit_ms: partitions.values().filter_map(|p| p.progress.as_ref()?.durable_ms()).max(),
             paused: status.paused(),
             problems: status.problems(),
+            retention: status.retention(),
             last_error: status.last_problem(),
             topics,
             partitions: partitions.iter().map(|(p, status)| PartitionDocument::of(p, status)).collect(),

@@ -143,6 +143,11 @@ pub fn groups_record(topic: &str, n: u32) -> String {
     format!("{SYSTEM}/groups/{topic}/{n}.json")
 }
 
+/// A lifecycle document of the bucket as it was until `at_ms` (milliseconds since 1970-01-01 UTC), when it was changed.
+pub fn lifecycle_document(at_ms: i64, nonce: &str) -> String {
+    format!("{SYSTEM}/lifecycle/{at_ms:014}-{nonce}.xml")
+}
+
 /// The head record of a quiet partition.
 pub fn head_record(topic: &str, partition: i32) -> String {
     format!("{SYSTEM}/heads/{topic}/{partition}")

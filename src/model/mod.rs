@@ -11,6 +11,7 @@ pub mod compacted;
 pub mod deadline;
 pub mod groups;
 pub mod key;
+pub mod lifecycle;
 pub mod object;
 pub mod reload;
 pub mod restore;

@@ -15,7 +15,7 @@
 //! | 7 | tail found, lo <= S | begin at S |
 //! | 8 | tail found, S < lo | gap link \[S, lo), then lo |
 //! | 9 | hint ahead of S, missing objects younger than the retention | alarm, then 7 or 8 |
-//! | 10 | hint ahead of S, missing objects older than the retention | expired: begin at the largest valid hint |
+//! | 10 | hint ahead of S, missing objects older than the retention | expired: begin at the largest valid hint; wait as in 6 where it is above hi |
 //! | 11 | no objects, no valid hint | max(origin, lo), noting [origin, lo) as expired or lost |
 //!
 //! Without retention nothing expires, so objects that are missing were deleted by somebody: what Kafka still holds of
@@ -203,7 +203,9 @@ pub fn resume(seen: &Seen<'_>) -> Resume {
         (Some(retention), Some(tail)) => seen.now_ms - tail.written_ms > retention,
     };
     match hint {
-        Some(hint) if expired && hint <= seen.hi => go_on(hint, seen.lo, Some(Note::Expired { up_to: hint })),
+        // Below the end of the log there must be what was backed up: as in row 6.
+        Some(hint) if expired && hint > seen.hi => Resume::Wait { next_offset: hint, hi: seen.hi },
+        Some(hint) if expired => go_on(hint, seen.lo, Some(Note::Expired { up_to: hint })),
         Some(hint) => go_on(next, seen.lo, Some(Note::DeletedBySomebody { hint })),
         None if seen.tail.is_none() && next < seen.lo => {
             Resume::Begin { at: seen.lo, note: Some(Note::NothingBelow { origin: next, to: seen.lo }) }
@@ -286,6 +288,8 @@ mod tests {
         Resume::Begin { at: 200, note: Some(Note::Expired { up_to: 200 }) })]
     #[case::row_10_then_8(Seen { hint: Some(200), retention_ms: Some(40), lo: 300, ..seen() },
         Resume::Gap { from: 200, to: 300, note: Some(Note::Expired { up_to: 200 }) })]
+    #[case::row_10_above_the_log(Seen { hint: Some(1001), retention_ms: Some(40), tail: None, ..seen() },
+        Resume::Wait { next_offset: 1001, hi: 1000 })]
     #[case::row_11(Seen { tail: None, lo: 30, ..seen() },
         Resume::Begin { at: 30, note: Some(Note::NothingBelow { origin: 10, to: 30 }) })]
     #[case::row_11_origin(Seen { tail: None, ..seen() }, begin(10))]
@@ -312,7 +316,7 @@ mod tests {
                     prop_assert!(at == next || said);
                 }
                 Resume::Gap { from, to, .. } => prop_assert!(from < to && to == lo && (from == next || retention.is_some())),
-                Resume::Wait { .. } => prop_assert!(next > lo + len),
+                Resume::Wait { next_offset, .. } => prop_assert!(next_offset > lo + len && (next_offset == next || retention.is_some())),
                 other => prop_assert!(false, "{:?}", other),
             }
         }

@@ -1,7 +1,7 @@
 //! A lane: one partition's way from Kafka to the bucket, and what its actors share.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI32, AtomicI64, AtomicU64, Ordering};
 
 use actix::{Message, Recipient};
 use tokio::sync::watch;
@@ -167,12 +167,35 @@ pub struct Progress {
     moved_ms: AtomicI64,
     durable_ms: AtomicI64,
     encoding: AtomicI64,
+    generation: String,
+    tail_written_ms: AtomicI64,
+    tail_epoch: AtomicI32,
+}
+
+/// The end of a list of objects.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ListEnd {
+    /// When the last object was written, in milliseconds since 1970-01-01 UTC; long ago where it has expired.
+    pub written_ms: i64,
+    /// Where it ends.
+    pub next_offset: i64,
+    /// Leader epoch of its last record, -1 when unknown.
+    pub leader_epoch: i32,
 }
 
 impl Progress {
     /// A lane that begins at `position` with everything below durable.
     pub fn new(position: i64) -> Arc<Self> {
+        Self::of_list(position, "", None)
+    }
+
+    /// The same of a list of generation `generation`; `tail`: when its last object was written, and the leader epoch of
+    /// its last record. There is none where the list has not begun.
+    pub fn of_list(position: i64, generation: &str, tail: Option<(i64, i32)>) -> Arc<Self> {
         Arc::new(Self {
+            generation: generation.to_owned(),
+            tail_written_ms: AtomicI64::new(tail.map_or(-1, |(written_ms, _)| written_ms)),
+            tail_epoch: AtomicI32::new(tail.map_or(-1, |(_, epoch)| epoch)),
             read_next: AtomicI64::new(position),
             durable_next: AtomicI64::new(position),
             records_read: AtomicU64::new(0),
@@ -205,6 +228,24 @@ impl Progress {
     /// When its last object became durable, in milliseconds since 1970-01-01 UTC; `None` when it has sent none.
     pub fn durable_ms(&self) -> Option<i64> {
         Some(self.durable_ms.load(Ordering::Relaxed)).filter(|ms| *ms > 0)
+    }
+
+    /// An object has just been written whose last record is of this leader epoch.
+    pub fn stored(&self, now_ms: i64, leader_epoch: i32) {
+        self.tail_epoch.store(leader_epoch, Ordering::Release);
+        self.tail_written_ms.store(now_ms, Ordering::Release);
+    }
+
+    /// The uuid of the generation that the lane writes to.
+    pub fn generation(&self) -> &str {
+        &self.generation
+    }
+
+    /// The end of the list; `None` while it has no object.
+    pub fn tail(&self) -> Option<ListEnd> {
+        let written_ms = self.tail_written_ms.load(Ordering::Acquire);
+        let leader_epoch = self.tail_epoch.load(Ordering::Acquire);
+        (written_ms >= 0).then(|| ListEnd { written_ms, next_offset: self.durable_next(), leader_epoch })
     }
 
     /// The encoder turns to the record at `offset`: should it die, that is where.

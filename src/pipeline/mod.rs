@@ -36,7 +36,7 @@ pub mod topics;
 pub mod uploader;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};

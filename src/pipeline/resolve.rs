@@ -10,7 +10,7 @@ use super::kept;
 use super::open_object::gap_link;
 use super::spool::Spool;
 use super::topics::{Sight, TopicWatch};
-use crate::config::{Isolation, Job, OnRecreate};
+use crate::config::{Isolation, Job, Lifecycle, OnRecreate, Retention};
 use crate::kafka::admin::{Cluster, End, TIMEOUT};
 use crate::kafka::{KafkaError, TopicPartition};
 use crate::metrics;
@@ -19,6 +19,7 @@ use crate::model::key::{self, PartitionPath};
 use crate::model::object::ObjectMeta;
 use crate::model::resume::{Note, Refusal, Resume, Root, Seen, Tail, resume};
 use crate::model::tail::{PAGE, TailSearch};
+use crate::retention::{self, heads};
 use crate::state::{self, State};
 use crate::storage::retry::retry;
 use crate::storage::{Create, Store, StoreError};
@@ -62,6 +63,9 @@ pub struct Resolved {
     pub leader_epoch: i32,
     /// Where the range of the last object starts.
     pub tail_start: Option<i64>,
+    /// When the last object was written (0: it has expired), and the leader epoch of its last record; `None` where the
+    /// list has none yet.
+    pub tail: Option<(i64, i32)>,
     /// Records that were found to be missing and are in a gap link now.
     pub gap: i64,
 }
@@ -118,6 +122,16 @@ impl Unresolved {
 #[derive(Debug, Clone)]
 struct Found {
     meta: ObjectMeta,
+    /// When it was written, in milliseconds since 1970-01-01 UTC.
+    written_ms: i64,
+}
+
+/// Where the list is said to end by something else than its objects.
+#[derive(Debug, Clone, Copy)]
+struct Hint {
+    next_offset: i64,
+    /// -1 when unknown.
+    leader_epoch: i32,
 }
 
 /// Log start and high watermark.
@@ -206,7 +220,11 @@ impl Resolver {
                 Some(generation) => self.complete_tail(partition, generation, asked.log.hi).await?,
                 None => None,
             };
-            let decision = self.decide(partition, generation.as_deref(), found.as_ref(), &asked).await?;
+            let hint = match &generation {
+                Some(generation) => self.best_hint(partition, generation, found.as_ref(), &asked).await?,
+                None => None,
+            };
+            let decision = self.decide(partition, generation.as_deref(), found.as_ref(), hint, &asked).await?;
             let (position, gap) = match decision {
                 Resume::NewGeneration { number, why } => {
                     self.begin_generation(partition, number, why).await?;
@@ -243,14 +261,22 @@ impl Resolver {
             let leader_epoch = match &found {
                 // It is the epoch of the record in front of the position, or it means nothing.
                 Some(found) if found.meta.next_offset == position => found.meta.leader_epoch,
+                _ if hint.is_some_and(|hint| hint.next_offset == position) => hint.map_or(-1, |hint| hint.leader_epoch),
                 Some(_) => -1,
                 None => self.parents_epoch(partition, &generation, position, asked.log.hi).await?,
             };
             let tail_start = match gap {
-                0 => found.map(|f| f.meta.range_start),
+                0 => found.as_ref().map(|f| f.meta.range_start),
                 _ => Some(position - gap),
             };
-            return Ok(Resolved { generation, position, leader_epoch, tail_start, gap });
+            let tail = match (&found, gap) {
+                (_, 1..) => Some((now_ms(), -1)),
+                (Some(found), _) if found.meta.next_offset == position => Some((found.written_ms, leader_epoch)),
+                (None, _) if position == generation.origin(partition.partition) => None,
+                // The objects that were there have expired: nothing but a head record says where the list goes on.
+                _ => Some((0, leader_epoch)),
+            };
+            return Ok(Resolved { generation, position, leader_epoch, tail_start, tail, gap });
         }
         Err(Unresolved::Later { why: format!("{partition}: the list in the bucket keeps changing") })
     }
@@ -260,6 +286,7 @@ impl Resolver {
         partition: &TopicPartition,
         generation: Option<&GenerationRecord>,
         found: Option<&Found>,
+        hint: Option<Hint>,
         asked: &Asked,
     ) -> Result<Resume, Unresolved> {
         let (topic_id, _) = self.topic(&partition.topic).await?;
@@ -267,10 +294,10 @@ impl Resolver {
             let prefix = format!("{}/", partition.topic);
             !retry(PATIENCE, || self.store.list(&prefix, None, 1)).await?.entries.is_empty()
         };
-        let local = generation.and_then(|g| self.hint(partition, g)).map(|known| known.next_offset);
-        // A hint with another generation's uuid does not exist.
         let is_of = |uuid: &String| generation.is_some_and(|g| g.uuid == *uuid);
-        let group = asked.group.as_ref().filter(|(_, uuid)| is_of(uuid)).map(|(next_offset, _)| *next_offset);
+        let hint = hint.map(|hint| hint.next_offset);
+        let ahead = hint.is_some_and(|hint| found.is_none_or(|found| hint > found.meta.next_offset));
+        let retention_ms = if ahead { self.retention_ms(&partition.topic, found).await? } else { None };
         let truncation = asked.truncation.as_ref().filter(|t| is_of(&t.generation));
         Ok(resume(&Seen {
             cluster_id: &self.cluster_id,
@@ -285,14 +312,48 @@ impl Resolver {
                 adopted: g.is_adopted(),
             }),
             strangers,
-            tail: found.map(|f| Tail { next_offset: f.meta.next_offset, written_ms: now_ms() }),
-            hint: local.max(group),
+            tail: found.map(|f| Tail { next_offset: f.meta.next_offset, written_ms: f.written_ms }),
+            hint,
             truncated_at: truncation.map(|t| t.at),
-            retention_ms: None,
+            retention_ms,
             now_ms: now_ms(),
             adopt: self.job.adopt,
             stop_on_recreate: self.job.on_recreate == OnRecreate::Stop,
         }))
+    }
+
+    /// The furthest that local state, the group's commit and, where no object is left, the head record go.
+    async fn best_hint(
+        &self,
+        partition: &TopicPartition,
+        generation: &GenerationRecord,
+        found: Option<&Found>,
+        asked: &Asked,
+    ) -> Result<Option<Hint>, Unresolved> {
+        let local = self.hint(partition, generation);
+        let local = local.map(|k| Hint { next_offset: k.next_offset, leader_epoch: k.leader_epoch });
+        // A hint with another generation's uuid does not exist.
+        let group = asked.group.as_ref().filter(|(_, uuid)| *uuid == generation.uuid);
+        let group = group.map(|(next_offset, _)| Hint { next_offset: *next_offset, leader_epoch: -1 });
+        let head = match found {
+            Some(_) => None,
+            None => heads::read(&self.store, partition, &generation.uuid).await?,
+        };
+        let head = head.map(|h| Hint { next_offset: h.next_offset, leader_epoch: h.leader_epoch });
+        // Of equal ones the one that knows its epoch.
+        Ok([local, head, group].into_iter().flatten().max_by_key(|hint| (hint.next_offset, hint.leader_epoch)))
+    }
+
+    /// How long objects of `topic` that are missing behind `found` were kept at the least; `None` is for ever.
+    async fn retention_ms(&self, topic: &str, found: Option<&Found>) -> Result<Option<i64>, Unresolved> {
+        let recorded = retention::shortest_since(&self.store, topic, found.map(|found| found.written_ms)).await?;
+        // Whoever looks after the bucket does what the job says of it.
+        let said = match (self.job.lifecycle, self.job.retention) {
+            (Lifecycle::Off, Retention::Days(days)) => Some(days),
+            _ => None,
+        };
+        let days = [recorded, said].into_iter().flatten().min();
+        Ok(days.map(|days| i64::from(days).saturating_mul(retention::day_ms())))
     }
 
     fn hint(&self, partition: &TopicPartition, generation: &GenerationRecord) -> Option<state::Committed> {
@@ -377,7 +438,7 @@ impl Resolver {
         if meta.range_start != offset {
             return Err(foreign(format!("its range starts at {}", meta.range_start)));
         }
-        Ok(Some(Found { meta }))
+        Ok(Some(Found { meta, written_ms: head.modified_ms }))
     }
 
     /// Where the list of a partition ends: its tail's next offset, or its origin.

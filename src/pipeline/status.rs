@@ -10,6 +10,7 @@ use crate::config::Job;
 use crate::kafka::TopicPartition;
 use crate::metrics;
 use crate::model::watermark::{Kept, Protected};
+use crate::retention::report::JobRetention;
 
 /// How a job is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
@@ -112,6 +113,7 @@ struct Inner {
     /// What was protected of partitions that are not ours now, or not yet.
     remembered: BTreeMap<TopicPartition, Kept>,
     retention_ms: BTreeMap<String, i64>,
+    retention: JobRetention,
 }
 
 impl JobStatus {
@@ -179,6 +181,17 @@ impl JobStatus {
         if self.inner().problems.remove(subject).is_some() {
             tracing::info!(job = %self.job.id, subject, "job recovered");
         }
+    }
+
+    /// How its retention is, as far as it was looked at; `true` when that is news.
+    pub fn set_retention(&self, retention: JobRetention) -> bool {
+        let old = std::mem::replace(&mut self.inner().retention, retention.clone());
+        (old.differences, old.warnings) != (retention.differences, retention.warnings)
+    }
+
+    /// How its retention is.
+    pub fn retention(&self) -> JobRetention {
+        self.inner().retention.clone()
     }
 
     /// The job is making durable what it holds and ends then.

@@ -22,6 +22,7 @@ use actix::prelude::*;
 
 use super::Shared;
 use super::committer::Committer;
+use super::consumer::now_ms;
 use super::generation::Forks;
 use super::kept::{self, KeptObject};
 use super::lane::{Lane, LaneGuard, LaneNews};
@@ -29,15 +30,15 @@ use super::message::{Barrier, Copy, Durable, Sealed};
 use super::open_object::boot_time;
 use super::spool::Spool;
 use super::topics::{Sight, TopicWatch};
+use crate::config::Retention;
 use crate::metrics;
 use crate::model::chain::{Claim, Taken, taken};
+use crate::model::lifecycle::head::sleeper_ms;
 use crate::model::object::ObjectMeta;
+use crate::retention::day_ms;
 use crate::storage::retry::Backoff;
 use crate::storage::{Create, Kind, Store, StoreError};
 
-/// An object that waited longer than this looks at the tail again before it is sent: the names before it may have
-/// expired while the machine slept.
-const SLEEPER: Duration = Duration::from_secs(3600);
 /// An object that has waited for so long while uploads fail is copied to disk.
 const KEPT_AFTER: Duration = if cfg!(test) { Duration::from_millis(200) } else { Duration::from_secs(10) };
 /// "Taken", but nothing there: so often in a row, then it is trouble of its own.
@@ -137,6 +138,7 @@ impl Uploader {
                 let meta = &sealed.meta;
                 sealed.stored();
                 self.tail_start = Some(meta.range_start);
+                lane.progress.stored(now_ms(), meta.leader_epoch);
                 lane.progress.durable(meta.next_offset, meta.records, meta.timestamps.map(|(_, max)| max));
                 lane.counters.records.inc_by(meta.records);
                 lane.counters.stored_bytes.inc_by(sealed.body.len());
@@ -254,7 +256,14 @@ impl Upload {
         if self.forks.superseded(&*self.store, topic, lane.generation.generation).await? {
             return Ok(Attempt::Ended(LaneNews::Superseded));
         }
-        if let Some(before) = tail_start.filter(|_| boot_time().saturating_sub(sealed.born) > SLEEPER)
+        // An object that waited for long looks at the tail again: the names before it may have expired while the machine
+        // slept.
+        let days = match lane.job.retention {
+            Retention::Days(days) => Some(days),
+            Retention::Keep | Retention::Topic => None,
+        };
+        let sleeper = Duration::from_millis(sleeper_ms(days, day_ms()).unsigned_abs());
+        if let Some(before) = tail_start.filter(|_| boot_time().saturating_sub(sealed.born) > sleeper)
             && self.store.head(&lane.path.object(before)).await?.is_none()
         {
             return Ok(Attempt::Ended(LaneNews::TailGone));

@@ -9,7 +9,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 
-use super::{Body, Create, Head, Kind, Metadata, Page, Store, StoreError};
+use super::{Body, Create, Head, Kind, Lifecycle, Metadata, Page, Store, StoreError};
 
 /// What is to go wrong with calls of one operation.
 #[derive(Debug, Clone)]
@@ -90,6 +90,17 @@ impl Fault {
 pub struct FaultStore {
     inner: Arc<dyn Store>,
     state: Mutex<State>,
+    /// Lifecycle rules of its own, which nobody acts on: for an inner store that has none.
+    rules: Option<Mutex<Rules>>,
+}
+
+/// A bucket's lifecycle document, kept exactly as it was put.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Rules {
+    /// The document.
+    pub document: Option<String>,
+    /// The bucket keeps versions.
+    pub versioned: bool,
 }
 
 #[derive(Default)]
@@ -101,7 +112,24 @@ struct State {
 impl FaultStore {
     /// `inner` without faults so far.
     pub fn new(inner: Arc<dyn Store>) -> Self {
-        Self { inner, state: Mutex::default() }
+        Self { inner, state: Mutex::default(), rules: None }
+    }
+
+    /// The same with lifecycle rules, which it keeps byte for byte and does not act on.
+    pub fn with_rules(inner: Arc<dyn Store>, rules: Rules) -> Self {
+        Self { rules: Some(Mutex::new(rules)), ..Self::new(inner) }
+    }
+
+    /// Its lifecycle rules as they are now; those of the inner store are not seen here.
+    pub fn rules(&self) -> Rules {
+        self.rules.as_ref().map(|rules| locked(rules).clone()).unwrap_or_default()
+    }
+
+    /// Somebody else replaces the document.
+    pub fn set_document(&self, document: Option<&str>) {
+        if let Some(rules) = &self.rules {
+            locked(rules).document = document.map(str::to_owned);
+        }
     }
 
     /// Adds a fault. Of several that match a call the oldest that is not used up acts.
@@ -120,7 +148,7 @@ impl FaultStore {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        locked(&self.state)
     }
 
     /// Counts a call and takes the fault that acts on it.
@@ -201,6 +229,75 @@ impl Store for FaultStore {
 
     async fn delete(&self, key: &str) -> Result<(), StoreError> {
         self.call("delete", key, self.inner.delete(key)).await
+    }
+
+    fn lifecycle(&self) -> Option<&dyn Lifecycle> {
+        (self.rules.is_some() || self.inner.lifecycle().is_some()).then_some(self as &dyn Lifecycle)
+    }
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl FaultStore {
+    fn inner_rules(&self) -> Result<&dyn Lifecycle, StoreError> {
+        self.inner.lifecycle().ok_or_else(|| StoreError {
+            operation: "lifecycle",
+            url: self.inner.url().to_owned(),
+            key: String::new(),
+            kind: Kind::Other,
+            message: "the store has no rules".to_owned(),
+        })
+    }
+}
+
+#[async_trait]
+impl Lifecycle for FaultStore {
+    fn prefix(&self) -> &str {
+        self.inner.lifecycle().map_or("", Lifecycle::prefix)
+    }
+
+    async fn document(&self) -> Result<Option<String>, StoreError> {
+        let get = async {
+            match &self.rules {
+                Some(rules) => Ok(locked(rules).document.clone()),
+                None => self.inner_rules()?.document().await,
+            }
+        };
+        self.call("document", "", get).await
+    }
+
+    async fn put_document(&self, document: &str) -> Result<(), StoreError> {
+        let put = async {
+            match &self.rules {
+                Some(rules) => locked(rules).document = Some(document.to_owned()),
+                None => self.inner_rules()?.put_document(document).await?,
+            }
+            Ok(())
+        };
+        self.call("put_document", "", put).await
+    }
+
+    async fn delete_document(&self) -> Result<(), StoreError> {
+        let delete = async {
+            match &self.rules {
+                Some(rules) => locked(rules).document = None,
+                None => self.inner_rules()?.delete_document().await?,
+            }
+            Ok(())
+        };
+        self.call("delete_document", "", delete).await
+    }
+
+    async fn versioned(&self) -> Result<bool, StoreError> {
+        let get = async {
+            match &self.rules {
+                Some(rules) => Ok(locked(rules).versioned),
+                None => self.inner_rules()?.versioned().await,
+            }
+        };
+        self.call("versioned", "", get).await
     }
 }
 

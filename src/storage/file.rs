@@ -284,7 +284,8 @@ impl Folder {
                 break;
             }
         }
-        Ok(Head { size: facts.len(), etag: etag(&facts), metadata: metadata.unwrap_or_default() })
+        let metadata = metadata.unwrap_or_default();
+        Ok(Head { size: facts.len(), etag: etag(&facts), metadata, modified_ms: modified_ms(&facts) })
     }
 
     fn get(&self, key: &str) -> Result<Bytes, Failed> {
@@ -411,7 +412,7 @@ impl Walk<'_> {
                     key,
                     size: facts.len(),
                     etag: etag(&facts),
-                    modified_ms: facts.mtime() * 1000 + facts.mtime_nsec() / 1_000_000,
+                    modified_ms: modified_ms(&facts),
                 }),
                 Err(e) if e.kind() == io::ErrorKind::NotFound => {} // deleted since
                 Err(e) => return Err(e.into()),
@@ -456,6 +457,10 @@ fn missing(error: io::Error) -> Failed {
 
 fn sync_folder(path: &Path) -> io::Result<()> {
     File::open(path)?.sync_all()
+}
+
+fn modified_ms(facts: &fs::Metadata) -> i64 {
+    facts.mtime() * 1000 + facts.mtime_nsec() / 1_000_000
 }
 
 fn etag(facts: &fs::Metadata) -> String {

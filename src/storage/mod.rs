@@ -77,6 +77,32 @@ pub trait Store: Send + Sync + 'static {
 
     /// Removes `key` (with versioning: hides it); removing what is not there is no error. One attempt, never repeated inside.
     async fn delete(&self, key: &str) -> Result<(), StoreError>;
+
+    /// The rules by which the store itself removes old objects; `None` where a store has no such thing, and who uses it
+    /// removes them.
+    fn lifecycle(&self) -> Option<&dyn Lifecycle> {
+        None
+    }
+}
+
+/// The lifecycle rules of a bucket, which all of its users share: one document, replaced as a whole and without a
+/// condition, so that of two who change it at once one is overwritten. Every call is one attempt.
+#[async_trait]
+pub trait Lifecycle: Send + Sync {
+    /// What the store's keys begin with in the bucket: empty, or with a slash at its end.
+    fn prefix(&self) -> &str;
+
+    /// The document as the server gives it; `None` when it says that there is none.
+    async fn document(&self) -> Result<Option<String>, StoreError>;
+
+    /// Replaces the document.
+    async fn put_document(&self, document: &str) -> Result<(), StoreError>;
+
+    /// Removes the document: a server takes none without rules.
+    async fn delete_document(&self) -> Result<(), StoreError>;
+
+    /// Whether objects that are removed stay as noncurrent versions.
+    async fn versioned(&self) -> Result<bool, StoreError>;
 }
 
 /// What came of a create.
@@ -98,6 +124,8 @@ pub struct Head {
     /// Free metadata, names in lower case without prefix. The file store reads that of `.avro` objects from the Avro
     /// header and has none for others.
     pub metadata: Metadata,
+    /// When it was written, in milliseconds since 1970-01-01 UTC, by the store's clock.
+    pub modified_ms: i64,
 }
 
 /// One line of a listing.

@@ -162,6 +162,11 @@ impl Process {
         &self.committer
     }
 
+    /// Where requests run.
+    pub fn io(&self) -> tokio::runtime::Handle {
+        self.io.clone()
+    }
+
     /// Where the local state is, for metrics.
     pub fn state(&self) -> Option<&State> {
         self.state.as_ref()

@@ -20,6 +20,7 @@ pub struct Env {
     dir: tempfile::TempDir,
     main: String,
     jobs: Vec<(String, String)>,
+    variables: Vec<(String, String)>,
     /// The bucket of storage `main`.
     pub bucket: Bucket,
     has_main_storage: bool,
@@ -33,6 +34,7 @@ impl Env {
             dir: tempfile::Builder::new().prefix("kafka-backup-test.").tempdir().unwrap(),
             main: String::new(),
             jobs: Vec::new(),
+            variables: Vec::new(),
             bucket: Bucket::create(),
             has_main_storage: false,
             has_main_kafka: false,
@@ -43,6 +45,13 @@ impl Env {
     #[must_use]
     pub fn set(mut self, lines: &str) -> Self {
         self.main = format!("{lines}\n{}", self.main);
+        self
+    }
+
+    /// Sets a variable of the program's environment.
+    #[must_use]
+    pub fn variable(mut self, name: &str, value: &str) -> Self {
+        self.variables.push((name.to_owned(), value.to_owned()));
         self
     }
 
@@ -236,6 +245,7 @@ impl Env {
             .env("AWS_EC2_METADATA_DISABLED", "true")
             .env("KAFKA_BACKUP_CONFIG", config)
             .env("RUST_BACKTRACE", "1")
+            .envs(self.variables.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null());
         // SAFETY: prctl is async-signal-safe and touches nothing of the parent.
         unsafe {

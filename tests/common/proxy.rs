@@ -37,6 +37,8 @@ pub enum Hits {
     Method(&'static str),
     /// PUTs of objects with records (`.avro`).
     DataPuts,
+    /// Those for the lifecycle document of a bucket.
+    Lifecycle,
 }
 
 struct Shared {
@@ -44,6 +46,8 @@ struct Shared {
     rule: Mutex<(Fault, Hits)>,
     seen: Mutex<BTreeMap<String, u64>>,
     hit: Mutex<u64>,
+    /// The lifecycle document, where the proxy keeps it itself.
+    kept: Mutex<Option<Option<String>>>,
     closed: AtomicBool,
 }
 
@@ -64,6 +68,7 @@ impl Proxy {
             rule: Mutex::new((Fault::Pass, Hits::All)),
             seen: Mutex::default(),
             hit: Mutex::default(),
+            kept: Mutex::default(),
             closed: AtomicBool::new(false),
         });
         let serving = shared.clone();
@@ -88,6 +93,16 @@ impl Proxy {
     pub fn set(&self, fault: Fault, hits: Hits) {
         *self.shared.rule.lock().unwrap() = (fault, hits);
         *self.shared.hit.lock().unwrap() = 0;
+    }
+
+    /// From now on the proxy keeps the lifecycle document itself, byte for byte as it is sent, which the server does not.
+    pub fn keep_lifecycle(&self, document: Option<&str>) {
+        *self.shared.kept.lock().unwrap() = Some(document.map(str::to_owned));
+    }
+
+    /// The lifecycle document that it keeps.
+    pub fn lifecycle(&self) -> Option<String> {
+        self.shared.kept.lock().unwrap().clone().flatten()
     }
 
     /// How many requests have met the fault since it was set.
@@ -129,6 +144,7 @@ impl Shared {
         let Some(request) = Request::read(&mut BufReader::new(client))? else { return Ok(()) };
         *self.seen.lock().unwrap().entry(request.method.clone()).or_default() += 1;
         match self.fault_for(&request) {
+            Fault::Pass if self.keeps(&request) => self.answer_lifecycle(&request, client),
             Fault::Pass => self.forward(&request, client),
             Fault::Status(code) => refuse(client, code, &request),
             Fault::CutBefore => Ok(()),
@@ -159,12 +175,40 @@ impl Shared {
                 Hits::All => true,
                 Hits::Method(method) => request.method == method,
                 Hits::DataPuts => request.method == "PUT" && data,
+                Hits::Lifecycle => request.is_lifecycle(),
             };
         if !hit {
             return Fault::Pass;
         }
         *self.hit.lock().unwrap() += 1;
         fault
+    }
+
+    fn keeps(&self, request: &Request) -> bool {
+        request.is_lifecycle() && self.kept.lock().unwrap().is_some()
+    }
+
+    /// Does with the document what S3 does, but for reading it.
+    fn answer_lifecycle(&self, request: &Request, client: impl Write) -> io::Result<()> {
+        let mut kept = self.kept.lock().unwrap();
+        match request.method.as_str() {
+            "PUT" => {
+                assert!(
+                    request.head.to_ascii_lowercase().windows(12).any(|w| w == b"content-md5:"),
+                    "S3 wants a Content-MD5"
+                );
+                *kept = Some(Some(String::from_utf8(request.body.clone()).map_err(io::Error::other)?));
+                answer(client, "200 OK", "")
+            }
+            "DELETE" => {
+                *kept = Some(None);
+                answer(client, "204 No Content", "")
+            }
+            _ => match kept.as_ref().and_then(Option::as_ref) {
+                Some(document) => answer(client, "200 OK", document),
+                None => answer(client, "404 Not Found", "<Error><Code>NoSuchLifecycleConfiguration</Code></Error>"),
+            },
+        }
     }
 
     fn forward(&self, request: &Request, mut client: impl Write) -> io::Result<()> {
@@ -177,7 +221,19 @@ impl Shared {
     }
 }
 
+fn answer(mut client: impl Write, status: &str, body: &str) -> io::Result<()> {
+    let length = body.len();
+    write!(
+        client,
+        "HTTP/1.1 {status}\r\nContent-Type: application/xml\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n{body}"
+    )
+}
+
 impl Request {
+    fn is_lifecycle(&self) -> bool {
+        self.target.split_once('?').is_some_and(|(_, query)| query.starts_with("lifecycle"))
+    }
+
     /// The next request; `None` when the client has closed the connection.
     fn read(reader: &mut impl BufRead) -> io::Result<Option<Self>> {
         let mut first = String::new();

@@ -9,8 +9,10 @@ use futures_util::TryStreamExt;
 use rusoto_core::{HttpClient, Region};
 use rusoto_credential::StaticProvider;
 use rusoto_s3::{
-    CreateBucketRequest, DeleteObjectRequest, GetObjectRequest, HeadObjectRequest, ListObjectsV2Request,
-    PutBucketVersioningRequest, PutObjectRequest, S3, S3Client, VersioningConfiguration,
+    BucketLifecycleConfiguration, CreateBucketRequest, DeleteObjectRequest, GetBucketLifecycleConfigurationRequest,
+    GetObjectRequest, HeadObjectRequest, LifecycleExpiration, LifecycleRule, LifecycleRuleFilter, ListObjectsV2Request,
+    PutBucketLifecycleConfigurationRequest, PutBucketVersioningRequest, PutObjectRequest, S3, S3Client,
+    VersioningConfiguration,
 };
 
 use super::stack;
@@ -74,6 +76,39 @@ impl Bucket {
             ..Default::default()
         };
         block_on(self.client.put_bucket_versioning(request)).expect("versioning is switched on");
+    }
+
+    /// Gives it one rule: objects under `prefix` expire after `days`.
+    pub fn expire(&self, id: &str, prefix: &str, days: i64) {
+        let rule = LifecycleRule {
+            id: Some(id.to_owned()),
+            filter: Some(LifecycleRuleFilter { prefix: Some(prefix.to_owned()), ..Default::default() }),
+            status: "Enabled".to_owned(),
+            expiration: Some(LifecycleExpiration { days: Some(days), ..Default::default() }),
+            ..Default::default()
+        };
+        let request = PutBucketLifecycleConfigurationRequest {
+            bucket: self.name.clone(),
+            lifecycle_configuration: Some(BucketLifecycleConfiguration { rules: vec![rule] }),
+            ..Default::default()
+        };
+        block_on(self.client.put_bucket_lifecycle_configuration(request)).expect("the rule is set");
+    }
+
+    /// Its lifecycle rules: id, prefix and days of each, in the order of their ids.
+    pub fn rules(&self) -> Vec<(String, String, i64)> {
+        let request = GetBucketLifecycleConfigurationRequest { bucket: self.name.clone(), ..Default::default() };
+        let rules = match block_on(self.client.get_bucket_lifecycle_configuration(request)) {
+            Ok(answer) => answer.rules.unwrap_or_default(),
+            Err(_) => Vec::new(), // there is no document
+        };
+        let facts = |rule: LifecycleRule| {
+            let prefix = rule.filter.and_then(|filter| filter.prefix).unwrap_or_default();
+            (rule.id.unwrap_or_default(), prefix, rule.expiration.and_then(|e| e.days).unwrap_or_default())
+        };
+        let mut rules: Vec<_> = rules.into_iter().map(facts).collect();
+        rules.sort();
+        rules
     }
 
     /// Everything under `prefix`, in lexical order.

@@ -22,6 +22,7 @@ mod reload;
 mod restore;
 mod restore_target;
 mod resume;
+mod retention;
 mod roundtrip;
 mod support_bundle;
 mod systemd;

@@ -291,7 +291,7 @@ impl JobRunner {
         queue: PartitionQueue,
         ctx: &mut Context<Self>,
     ) {
-        let progress = Progress::new(resolved.position);
+        let progress = Progress::of_list(resolved.position, &resolved.generation.uuid, resolved.tail);
         self.status.lane_began(&partition, &resolved.generation.uuid, progress.clone());
         self.unresolved.remove(&partition);
         self.under_way.remove(&partition);

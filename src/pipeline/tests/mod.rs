@@ -14,8 +14,8 @@ use std::time::{Duration, Instant};
 use apache_avro::types::Value;
 
 use crate::config::{
-    Codec, Config, Isolation, Job, KafkaConfig, LogFormat, OnRecreate, Place, Property, Start, StorageConfig,
-    TopicSelection,
+    Codec, Config, Isolation, Job, KafkaConfig, Lifecycle, LogFormat, OnRecreate, Place, Property, Retention, Start,
+    StorageConfig, TopicSelection,
 };
 use crate::kafka::TopicPartition;
 use crate::kafka::mock::MockKafka;
@@ -31,6 +31,41 @@ use crate::supervisor::{OpenJob, Process};
 const SOON: Duration = Duration::from_secs(40);
 /// Enough for a handful of lanes.
 const BUDGET: u64 = 32 << 20;
+
+/// A job of one topic, with a cluster and a store that are nowhere.
+pub(crate) fn any_job(id: &str, topic: &str) -> Job {
+    let place = Place::File { path: PathBuf::new(), prefix: String::new() };
+    let kafka = KafkaConfig { name: "none".to_owned(), bootstrap_servers: Vec::new(), properties: BTreeMap::new() };
+    Job {
+        id: id.to_owned(),
+        path: PathBuf::from("test.toml"),
+        kafka: Arc::new(kafka),
+        storage: Arc::new(StorageConfig { name: "none".to_owned(), place, single_writer: false }),
+        topics: TopicSelection { literal: vec![topic.to_owned()], ..TopicSelection::default() },
+        tasks_max: 1,
+        group_id: format!("group-{id}"),
+        group_instance_id: String::new(),
+        flush_size: 1000,
+        flush_bytes: 64 << 20,
+        rotate_interval: Duration::from_secs(600),
+        codec: Codec::Null,
+        isolation: Isolation::ReadCommitted,
+        start: Start::Earliest,
+        on_recreate: OnRecreate::NewGeneration,
+        adopt: false,
+        allow_compacted: false,
+        rate_limit: None,
+        rpo_target: Duration::from_secs(900),
+        paused: false,
+        groups: crate::config::GroupSelection {
+            include: crate::model::restore::Pattern(regex::Regex::new(".*").expect("a pattern")),
+            exclude: None,
+        },
+        groups_interval: Duration::from_secs(60),
+        retention: Retention::Keep,
+        lifecycle: Lifecycle::Manage,
+    }
+}
 
 /// Servers and folders of one test.
 struct Bed {
@@ -69,33 +104,9 @@ impl Bed {
     /// A job of topic `t`, edited.
     fn job(&self, id: &str, edit: impl FnOnce(&mut Job)) -> Arc<Job> {
         let place = Place::File { path: self.dir.path().join("bucket"), prefix: String::new() };
-        let mut job = Job {
-            id: id.to_owned(),
-            path: PathBuf::from("test.toml"),
-            kafka: self.kafka.clone(),
-            storage: Arc::new(StorageConfig { name: "test".to_owned(), place, single_writer: false }),
-            topics: TopicSelection { literal: vec!["t".to_owned()], ..TopicSelection::default() },
-            tasks_max: 1,
-            group_id: format!("group-{id}"),
-            group_instance_id: String::new(),
-            flush_size: 1000,
-            flush_bytes: 64 << 20,
-            rotate_interval: Duration::from_secs(600),
-            codec: Codec::Null,
-            isolation: Isolation::ReadCommitted,
-            start: Start::Earliest,
-            on_recreate: OnRecreate::NewGeneration,
-            adopt: false,
-            allow_compacted: false,
-            rate_limit: None,
-            rpo_target: Duration::from_secs(900),
-            paused: false,
-            groups: crate::config::GroupSelection {
-                include: crate::model::restore::Pattern(regex::Regex::new(".*").expect("a pattern")),
-                exclude: None,
-            },
-            groups_interval: Duration::from_secs(60),
-        };
+        let mut job = any_job(id, "t");
+        job.kafka = self.kafka.clone();
+        job.storage = Arc::new(StorageConfig { name: "test".to_owned(), place, single_writer: false });
         edit(&mut job);
         Arc::new(job)
     }

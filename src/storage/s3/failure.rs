@@ -20,6 +20,8 @@ pub struct Failure {
     pub kind: Kind,
     /// The HTTP status; 0 when there was no answer.
     pub status: u16,
+    /// S3's word for it; empty where the server gave none.
+    pub code: String,
     /// The connection was lost without an answer, which is what an idle connection closed by the server looks like.
     pub dropped: bool,
     /// What to tell people.
@@ -29,7 +31,7 @@ pub struct Failure {
 impl Failure {
     /// A failure without an answer of the server.
     pub fn new(kind: Kind, message: impl Into<String>) -> Self {
-        Self { kind, status: 0, dropped: false, message: message.into() }
+        Self { kind, status: 0, code: String::new(), dropped: false, message: message.into() }
     }
 
     /// What an answer other than success says.
@@ -50,7 +52,7 @@ impl Failure {
         if let Some(id) = headers.get("x-amz-request-id") {
             message = format!("{message} (request id {id})");
         }
-        Self { kind, status, dropped: false, message }
+        Self { kind, status, code, dropped: false, message }
     }
 
     /// What an error of the HTTP client says.
@@ -58,7 +60,7 @@ impl Failure {
         let what = if error.is_connect() { "" } else { "connection lost: " };
         let message = format!("{what}{}", causes(error));
         let dropped = !error.is_connect() && !error.is_user() && !error.is_parse();
-        Self { kind: Kind::Unavailable, status: 0, dropped, message }
+        Self { dropped, ..Self::new(Kind::Unavailable, message) }
     }
 
     /// A failure to read a piece of the body that was being sent.

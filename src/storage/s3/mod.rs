@@ -7,6 +7,7 @@
 mod connect;
 mod credentials;
 mod failure;
+mod lifecycle;
 mod wire;
 
 use std::collections::HashMap;
@@ -26,12 +27,12 @@ use rusoto_s3::{
     ListObjectsV2Request, PutObjectRequest, S3, S3Client,
 };
 use time::OffsetDateTime;
-use time::format_description::well_known::Rfc3339;
+use time::format_description::well_known::{Rfc2822, Rfc3339};
 use tokio::runtime::Handle;
 use tokio::sync::OnceCell;
 use tokio::task::JoinHandle;
 
-use super::{Body, Create, Entry, Head, Kind, Metadata, Page, Store, StoreError, payload};
+use super::{Body, Create, Entry, Head, Kind, Lifecycle, Metadata, Page, Store, StoreError, payload};
 use crate::config::{Place, StorageConfig};
 use failure::Failure;
 pub use wire::Limits;
@@ -202,12 +203,14 @@ impl S3Store {
             Err(failure) if failure.kind == Kind::NotFound => return self.missing().await.map(|()| None),
             Err(failure) => return Err(failure),
         };
-        match (head.content_length.and_then(|n| u64::try_from(n).ok()), head.e_tag) {
-            (Some(size), Some(etag)) => {
+        let written = head.last_modified.and_then(|date| OffsetDateTime::parse(&date, &Rfc2822).ok());
+        match (head.content_length.and_then(|n| u64::try_from(n).ok()), head.e_tag, written) {
+            (Some(size), Some(etag), Some(written)) => {
                 let metadata = head.metadata.unwrap_or_default().into_iter().collect();
-                Ok(Some(Head { size, etag: unquoted(&etag), metadata }))
+                let modified_ms = written.unix_timestamp() * 1000;
+                Ok(Some(Head { size, etag: unquoted(&etag), metadata, modified_ms }))
             }
-            _ => Err(Failure::new(Kind::Unavailable, "answer without a size or an entity tag")),
+            _ => Err(Failure::new(Kind::Unavailable, "answer without a size, an entity tag or a time")),
         }
     }
 
@@ -347,6 +350,10 @@ impl Store for S3Store {
 
     async fn folders(&self, prefix: &str) -> Result<Vec<String>, StoreError> {
         self.all_folders(prefix).await.map_err(|failure| self.error("list", prefix, failure))
+    }
+
+    fn lifecycle(&self) -> Option<&dyn Lifecycle> {
+        Some(self)
     }
 
     async fn delete(&self, key: &str) -> Result<(), StoreError> {

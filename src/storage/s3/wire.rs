@@ -90,7 +90,8 @@ pub struct Wire {
 pub struct Answer {
     status: hyper::StatusCode,
     headers: HeaderMap<String>,
-    body: Bytes,
+    /// All of it.
+    pub body: Bytes,
 }
 
 /// What is to be sent.
@@ -166,7 +167,8 @@ impl Wire {
         }
     }
 
-    async fn execute(
+    /// Makes one request: signed, within its limits, counted. `reads`: it changes nothing, and may be sent twice.
+    pub async fn execute(
         &self,
         operation: &'static str,
         reads: bool,
