@@ -232,15 +232,18 @@ pub fn topics(
 
 /// What verifications have shown of each job, wherever they ran.
 fn verify_gauges(gauges: &Gauges, jobs: &[std::sync::Arc<JobStatus>]) {
-    let family =
-        |name: &str, help: &str, labels: &[&str]| gauges.family(&format!("kafka_backup_verify_{name}"), help, labels);
     let run_help = "When the last verification of this mode ended.";
-    let last_run = family("last_run_timestamp_seconds", run_help, &["backup_job", "mode"]);
+    let last_run = gauges.family("kafka_backup_verify_last_run_timestamp_seconds", run_help, &["backup_job", "mode"]);
     let success_help = "When a verification of this mode last found everything sound; no series before the first.";
-    let success = family("last_success_timestamp_seconds", success_help, &["backup_job", "mode"]);
-    let bad = family("bad_objects", "Bad objects that verifications found.", &["backup_job", "reason"]);
+    let success =
+        gauges.family("kafka_backup_verify_last_success_timestamp_seconds", success_help, &["backup_job", "mode"]);
+    let bad = gauges.family(
+        "kafka_backup_verify_bad_objects",
+        "Bad objects that verifications found.",
+        &["backup_job", "reason"],
+    );
     let coverage_help = "Share of the stored bytes that was read and decoded in the last rotation of verifications.";
-    let coverage = family("data_coverage_ratio", coverage_help, &["backup_job"]);
+    let coverage = gauges.family("kafka_backup_verify_data_coverage_ratio", coverage_help, &["backup_job"]);
     for job in jobs {
         let (id, records) = (job.job.id.as_str(), watch::known(&job.job.id));
         for record in &records {
