@@ -2,7 +2,7 @@
 //!
 //! `KAFKA_BACKUP_FAIL_ENCODER="TOPIC/PARTITION@OFFSET"` makes the encoder panic at that record every time, with
 //! `"...@OFFSETxN"` only the first N times. `KAFKA_BACKUP_FAIL_COMMITTER=hang` makes the committer hang at its first
-//! commit, as a disk that does not answer would.
+//! commit, as a disk that does not answer would; `panic` makes it die.
 //!
 //! `KAFKA_BACKUP_DAY_MS=10000` makes a day of retention that long, as the test servers do with their lifecycle days.
 
@@ -49,9 +49,11 @@ pub fn encoder(partition: &TopicPartition, offset: i64) {
     }
 }
 
-/// Hangs where it was told to.
+/// Hangs or dies where it was told to.
 pub fn committer() {
-    while std::env::var("KAFKA_BACKUP_FAIL_COMMITTER").is_ok_and(|how| how == "hang") {
-        std::thread::sleep(std::time::Duration::from_secs(1));
+    let how = std::env::var("KAFKA_BACKUP_FAIL_COMMITTER").unwrap_or_default();
+    assert!(how != "panic", "told to panic");
+    if how == "hang" {
+        std::thread::sleep(std::time::Duration::MAX);
     }
 }

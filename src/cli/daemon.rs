@@ -8,7 +8,7 @@ use actix::prelude::*;
 use super::{Context, help};
 use crate::control::requests::Daemon;
 use crate::control::server::Socket;
-use crate::error::Result;
+use crate::error::{Error, Exit, Result};
 use crate::http::{self, Ready};
 use crate::inspect::verify::watch;
 use crate::reload::{self, Loaded, Reloader, Reloads};
@@ -58,7 +58,7 @@ async fn serve(
     control.serve(Daemon { process: process.clone(), supervisor: supervisor.clone(), reloads })?;
     let (jobs, drain_timeout) = (config.jobs.clone(), config.drain_timeout);
     let begun = supervisor.send(Swap { jobs, live: Vec::new(), drain_timeout }).await;
-    begun.map_err(|e| crate::error::Error::new(crate::error::Exit::Failed, "the supervisor died").because(e))?;
+    begun.map_err(|e| Error::new(Exit::Failed, "the supervisor died").because(e))?;
     let there = process.clone();
     let jobs_now = move || there.all_statuses().iter().map(|status| status.job.clone()).collect();
     watch::start(io.handle(), jobs_now);
@@ -71,14 +71,29 @@ async fn serve(
     let reloader = Reloader::new(main, process.clone(), supervisor.clone(), io.handle().clone(), loaded);
     let reloader = io.spawn(reloader.run(asked, hangups));
 
-    stop.asked().await;
-
+    let died = tokio::select! {
+        () = stop.asked() => false,
+        () = committer_died(&process) => true,
+    };
     reloader.abort();
     ready.set(false);
     drain(&process, &supervisor, drain_timeout).await;
     process.stop();
     drop(control);
+    if died {
+        let hint = "nothing is lost: the bucket says where to go on. The service manager starts it again";
+        return Err(Error::new(Exit::Failed, "the committer died").hint(hint));
+    }
     Ok(())
+}
+
+/// Returns when the actor that writes down what is durable is gone. Every lane talks to it, so there is no going on
+/// without it, and a process that has lost it must not look well.
+async fn committer_died(process: &Process) {
+    while process.committer().connected() {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+    tracing::error!("the committer died; the daemon ends, to be started again");
 }
 
 /// How often the service manager hears that the end takes longer, and how much longer it may take each time.

@@ -122,7 +122,10 @@ impl StorageConfig {
                 put(facts, "storage.prefix", prefix);
                 put(facts, "storage.region", region);
                 put(facts, "storage.profile", profile);
-                put(facts, "storage.proxy_url", proxy_url);
+                // It may hold a password.
+                let mark = proxy_url.as_ref().map(|url| hash(url.as_bytes())).unwrap_or_default();
+                let fact = Fact { shown: "not shown".to_owned(), mark };
+                facts.insert("storage.proxy_url".to_owned(), fact);
                 put(facts, "storage.endpoint", endpoint);
                 put(facts, "storage.path_style", path_style);
             }

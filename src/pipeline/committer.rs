@@ -134,7 +134,10 @@ impl Actor for Committer {
     type Context = Context<Self>;
 
     fn stopping(&mut self, _: &mut Self::Context) -> Running {
-        self.flush();
+        // Also called while a panic unwinds, where a second one would end the process without a word.
+        if !std::thread::panicking() {
+            self.flush();
+        }
         Running::Stop
     }
 }

@@ -362,3 +362,19 @@ fn the_watchdog_is_fed_only_while_everything_moves() {
     assert_eq!(env.tell(&["status"]).code(), 0, "it still answers");
     daemon.kill();
 }
+
+#[test]
+fn without_its_committer_the_daemon_ends_and_begins_anew() {
+    let _turn = beside_others();
+    let kafka = Kafka::shared();
+    let topic = kafka.topic("committer", 1, &[]);
+    let env = Env::new().job("committer", &[&topic], "rotate_interval = \"1s\"\n");
+    let daemon = env.daemon_with(&[("KAFKA_BACKUP_FAIL_COMMITTER", "panic")]).ready();
+    kafka.produce(&topic, 0, &numbered(0..10, 10));
+    daemon.await_log("the committer died; the daemon ends");
+    assert_eq!(daemon.wait().code(), Some(1), "a failure, which the service manager answers with a start");
+    let _daemon = env.daemon().ready();
+    kafka.produce(&topic, 0, &numbered(10..20, 10));
+    await_caught_up(&kafka, &env.bucket, &topic);
+    assert_backed_up(&kafka, &env.bucket, &topic);
+}

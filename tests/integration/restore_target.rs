@@ -181,7 +181,8 @@ fn a_foreign_record_in_the_middle_stops_the_restore_and_it_does_not_go_on() {
     assert_eq!(restore.wait().code(), Some(3));
     let end = kafka.end(&target, 0);
     let again = env.restore(&mapping, &[]);
-    assert_eq!(again.code(), 3, "{again:?}");
+    // 1: there is more on it than there was to restore; 3: its last record is not the planned one.
+    assert!([1, 3].contains(&again.code()), "{again:?}");
     assert!(again.stderr.contains(&format!("offset {}", end - 1)), "the offset is named: {}", again.stderr);
     assert_eq!(kafka.end(&target, 0), end, "and nothing more is produced");
 }
