@@ -27,7 +27,7 @@ enum Then {
 }
 use Then::{Answer, Cut, Half, Hang};
 
-const STORED: Then = Answer("200 OK", "etag: \"e\"\r\n", "");
+const STORED: Then = Answer("200 OK", "etag: \"e\"\r\nlast-modified: Sun, 06 Nov 1994 08:49:37 GMT\r\n", "");
 
 /// A server on a port of its own. A script that has run out answers "500".
 struct Server {
@@ -182,6 +182,7 @@ fn a_create_says_what_it_is() {
 #[rstest]
 #[case::once(&[Cut, STORED], Ok(true), 2)]
 #[case::twice(&[Cut, Cut], Err(Kind::Unavailable), 2)]
+#[case::without_a_time(&[Answer("200 OK", "etag: \"e\"\r\n", "")], Err(Kind::Unavailable), 1)]
 #[case::missing(&[Answer("404 Not Found", "", ""), STORED], Ok(false), 2)]
 #[case::no_bucket(&[Answer("404 Not Found", "", ""), Answer("404 Not Found", "", "")], Err(Kind::NoBucket), 2)]
 #[case::unknown_bucket(&[Answer("404 Not Found", "", ""), SLOW_DOWN], Err(Kind::Unavailable), 2)]
