@@ -5,8 +5,12 @@
 //! commit, as a disk that does not answer would; `panic` makes it die.
 //!
 //! `KAFKA_BACKUP_DAY_MS=10000` makes a day of retention that long, as the test servers do with their lifecycle days.
+//!
+//! `KAFKA_BACKUP_DELETE_LIFETIME_MS` is how long a DELETE of a dead process is waited for: 20 minutes would be too long
+//! for a test.
 
 use std::sync::{LazyLock, Mutex, PoisonError};
+use std::time::Duration;
 
 use crate::kafka::TopicPartition;
 
@@ -29,6 +33,19 @@ fn parse(text: &str) -> Option<Fault> {
         None => (at, u64::MAX),
     };
     Some((partition.to_owned(), offset.parse().ok()?, times))
+}
+
+/// How long a DELETE of a dead process is waited for.
+pub fn delete_lifetime() -> Option<Duration> {
+    std::env::var("KAFKA_BACKUP_DELETE_LIFETIME_MS").ok()?.parse().ok().map(Duration::from_millis)
+}
+
+/// Waits a while in front of every DELETE (`KAFKA_BACKUP_DELETE_SLOWLY_MS`), so that a test can stop the process there.
+pub async fn before_delete(_key: &str) {
+    let wait = std::env::var("KAFKA_BACKUP_DELETE_SLOWLY_MS").ok().and_then(|ms| ms.parse().ok());
+    if let Some(wait) = wait {
+        tokio::time::sleep(Duration::from_millis(wait)).await;
+    }
 }
 
 /// The same as the variable, from inside of the process; `None` ends it.

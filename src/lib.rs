@@ -1,6 +1,7 @@
 //! Kafka Backup: copies Apache Kafka topics to S3 continuously, exactly once, and puts them back on demand.
 
 pub mod cli;
+pub mod compacted;
 pub mod config;
 pub mod control;
 pub mod error;

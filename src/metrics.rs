@@ -267,6 +267,16 @@ pub fn expired(job: &str) {
     EXPIRED.with_label_values(&[job]).inc();
 }
 
+static COMPACTED_REFUSED: LazyLock<IntCounterVec> = LazyLock::new(|| {
+    let help = "Deletions of a compacted instance that were wanted and not allowed.";
+    counters("kafka_backup_compacted_refused_deletions_total", help, &["backup_job", "topic", "instance"])
+});
+
+/// A deletion of a compacted topic's instance was not allowed.
+pub fn compacted_refused(job: &str, topic: &str, instance: &str) {
+    COMPACTED_REFUSED.with_label_values(&[job, topic, instance]).inc();
+}
+
 /// The sums over all series of one job, by metric name.
 pub fn sums(job: &str) -> std::collections::BTreeMap<String, f64> {
     let mut sums = std::collections::BTreeMap::new();

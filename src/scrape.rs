@@ -52,8 +52,10 @@ pub fn metrics_text(process: &Process) -> String {
     let gauges = Gauges(Registry::new());
     process_gauges(&gauges, process);
     config_gauges(&gauges, process);
-    job_gauges(&gauges, &process.all_statuses(), process.max_partition_series());
-    verify_gauges(&gauges, &process.all_statuses());
+    let jobs = process.all_statuses();
+    job_gauges(&gauges, &jobs, process.max_partition_series());
+    verify_gauges(&gauges, &jobs);
+    crate::compacted::gauges::register(&gauges.0, &jobs);
     let mut families = metrics::REGISTRY.gather();
     families.extend(gauges.0.gather());
     families.sort_by(|a, b| a.name().cmp(b.name()));

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::time::{Duration, Instant};
 
-use super::{Context, help};
+use super::{Context, demo_turns, help};
 use crate::config::{Config, Isolation, KafkaConfig, RestoreFlags, RestoreRequest};
 use crate::error::{Error, Exit, Result};
 use crate::kafka::consumer::{GroupConsumer, GroupEvent, Position};
@@ -23,6 +23,8 @@ const SOURCE: &str = "orders";
 /// The topic it is restored into.
 const TARGET: &str = "orders-restored";
 const PARTITIONS: i32 = 3;
+/// The topic that a snapshot of the compacted topic is restored into.
+const COMPACTED_TARGET: &str = "customers-restored";
 /// Records in each partition.
 const RECORDS: i64 = 400;
 /// How long any step may take before the demonstration has failed.
@@ -49,20 +51,27 @@ pub fn run(args: Args, context: &Context) -> Result<()> {
     let temporary = tempfile::Builder::new().prefix("kafka-backup-demo-").tempdir();
     let temporary = temporary.map_err(|e| Error::new(Exit::Failed, "temporary folder").because(e))?;
     let dir = args.dir.clone().unwrap_or_else(|| temporary.path().to_owned());
-    let kafka = MockKafka::start(&[(SOURCE, PARTITIONS), (TARGET, PARTITIONS)]).map_err(kafka_error)?;
+    let topics = [
+        (SOURCE, PARTITIONS),
+        (TARGET, PARTITIONS),
+        (demo_turns::TOPIC, demo_turns::PARTITIONS),
+        (COMPACTED_TARGET, demo_turns::PARTITIONS),
+        (demo_turns::COORDINATION, 1),
+    ];
+    let kafka = MockKafka::start(&topics).map_err(kafka_error)?;
     // It ends with the process: clients that are still closing would complain of a broker that has gone.
     let kafka = ManuallyDrop::new(kafka);
     let main = write_configuration(&dir, &kafka.bootstrap())?;
     let context = Context { config: Some(main), verbosity: context.verbosity - 2, color: context.color };
     let config = context.load()?;
     let cluster = config.kafka.values().next().cloned();
-    let (Some(cluster), Some(job)) = (cluster, config.jobs.first()) else {
+    let (Some(cluster), Some(job)) = (cluster, config.job(SOURCE)) else {
         return Err(Error::new(Exit::Failed, "the demo's own configuration has no cluster or job"));
     };
 
     let reader = Reader::start(&cluster)?;
     say("1. An embedded Kafka broker has a topic `orders`: three partitions, keys, nulls, tombstones, headers.")?;
-    produce(&cluster).map_err(kafka_error)?;
+    produce(&cluster, SOURCE, PARTITIONS).map_err(kafka_error)?;
     say(&format!("   {} records produced.", RECORDS * i64::from(PARTITIONS)))?;
 
     say("2. `kafka-backup run orders --until-caught-up` copies it to file storage:")?;
@@ -73,11 +82,17 @@ pub fn run(args: Args, context: &Context) -> Result<()> {
     say(&format!("   {} records in {} objects, {:.1} s.", summary.records, summary.objects, summary.seconds))?;
 
     say(&format!("3. `kafka-backup restore --topics {SOURCE}:{TARGET}` puts it into another topic:"))?;
-    restore(&config)?;
+    restore(&config, SOURCE, TARGET)?;
 
     say("4. Every record of both topics, compared byte for byte:")?;
     let compared = compare(&reader)?;
     say(&format!("   {compared} records are the same: keys, values, nulls, headers, timestamps, partitions."))?;
+
+    say("5. A compacted topic, `customers`, is kept by two instances that take turns:")?;
+    produce(&cluster, demo_turns::TOPIC, demo_turns::PARTITIONS).map_err(kafka_error)?;
+    demo_turns::show(&config, &dir.join("bucket"))?;
+    say("   A restore takes the newest complete snapshot, which is b's now:")?;
+    restore(&config, demo_turns::TOPIC, COMPACTED_TARGET)?;
     say(&format!("Done in {:.1} s.", began.elapsed().as_secs_f64()))?;
     if args.keep || args.dir.is_some() {
         let dir = if args.dir.is_some() { dir } else { temporary.keep() };
@@ -94,7 +109,7 @@ pub fn run(args: Args, context: &Context) -> Result<()> {
     Ok(())
 }
 
-fn say(line: &str) -> Result<()> {
+pub(super) fn say(line: &str) -> Result<()> {
     writeln!(std::io::stdout(), "{line}").map_err(|e| Error::new(Exit::Failed, "stdout").because(e))
 }
 
@@ -117,6 +132,9 @@ fn write_configuration(dir: &Path, bootstrap: &str) -> Result<PathBuf> {
     let job =
         format!("type = \"backup\"\nkafka = \"demo\"\nstorage = \"demo\"\ntopics = [\"{SOURCE}\"]\nflush_size = 150\n");
     write("jobs.d/orders.toml", job)?;
+    for (name, text) in demo_turns::jobs() {
+        write(name, text)?;
+    }
     Ok(dir.join("kafka-backup.toml"))
 }
 
@@ -150,7 +168,7 @@ fn records(partition: i32) -> RecordBatch {
     batch
 }
 
-fn produce(cluster: &KafkaConfig) -> std::result::Result<(), KafkaError> {
+fn produce(cluster: &KafkaConfig, topic: &str, partitions: i32) -> std::result::Result<(), KafkaError> {
     let failure = Arc::new(Mutex::new(None));
     let seen = failure.clone();
     let on_delivery = Box::new(move |_, _, result: std::result::Result<i64, KafkaError>| {
@@ -159,8 +177,8 @@ fn produce(cluster: &KafkaConfig) -> std::result::Result<(), KafkaError> {
         }
     });
     let producer = RestoreProducer::new(cluster, &ProducerSettings::default(), on_delivery)?;
-    let topic = producer.topic(SOURCE)?;
-    for partition in 0..PARTITIONS {
+    let topic = producer.topic(topic)?;
+    for partition in 0..partitions {
         for (tag, record) in records(partition).iter().enumerate() {
             producer.send(&topic, partition, &record, tag as u64).map_err(|e| KafkaError {
                 operation: "produce the demo's records".to_owned(),
@@ -175,7 +193,7 @@ fn produce(cluster: &KafkaConfig) -> std::result::Result<(), KafkaError> {
 }
 
 /// All objects with their sizes, in order.
-fn objects(root: &Path) -> Result<BTreeMap<String, u64>> {
+pub(super) fn objects(root: &Path) -> Result<BTreeMap<String, u64>> {
     let mut found = BTreeMap::new();
     let mut folders = vec![root.to_owned()];
     let failed = |e| Error::new(Exit::Failed, format!("folder {}", root.display())).because(e);
@@ -196,11 +214,11 @@ fn objects(root: &Path) -> Result<BTreeMap<String, u64>> {
 }
 
 /// The restore command, as typed.
-fn restore(config: &Config) -> Result<()> {
+fn restore(config: &Config, source: &str, target: &str) -> Result<()> {
     let mut flags = RestoreFlags::default();
     flags.text("storage", "--storage", Some("demo"));
     flags.text("kafka", "--kafka", Some("demo"));
-    flags.list("topics", "--topics", &[format!("{SOURCE}:{TARGET}")]);
+    flags.list("topics", "--topics", &[format!("{source}:{target}")]);
     let exit = super::restore::put_back(RestoreRequest::load(config, None, &flags)?, false, None)?;
     if exit != Exit::Ok {
         return Err(Error::new(exit, "the restore was not complete"));

@@ -132,9 +132,7 @@ impl FilePage {
         roff.control("SH", ["KEYS"]);
         self.keys.iter().for_each(|key| entry(&mut roff, key));
         for key in self.keys {
-            if let Kind::Tables(inner) | Kind::Reference(inner) = key.kind
-                && key.default != Fallback::Unsupported
-            {
+            if let Kind::Tables(inner) | Kind::Reference(inner) = key.kind {
                 roff.control("SH", [format!("KEYS OF {}", key.name.to_uppercase()).as_str()]);
                 inner.iter().for_each(|key| entry(&mut roff, key));
             }
@@ -154,11 +152,12 @@ const UNITS: &str = "Sizes are written with a unit (64KiB, 64MiB, 1GiB, 64MB), d
 
 fn entry(roff: &mut Roff, key: &Key) {
     let default = match key.default {
-        Fallback::Is(text) if matches!(key.kind, Kind::Flag | Kind::Count(..)) => format!("Default: {text}."),
+        Fallback::Is(text) if matches!(key.kind, Kind::Flag | Kind::Count(..) | Kind::Hours(_)) => {
+            format!("Default: {text}.")
+        }
         Fallback::Is(text) => format!("Default: \"{text}\"."),
         Fallback::Said(text) => format!("Default: {text}."),
         Fallback::Required => "Must be given.".to_owned(),
-        Fallback::Unsupported => "Not supported by this version.".to_owned(),
     };
     roff.control("TP", []);
     roff.text([bold(key.name), roman(format!(" ({})", key.kind.words()))]);

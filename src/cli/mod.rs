@@ -7,6 +7,7 @@ mod check;
 mod completions;
 mod daemon;
 mod demo;
+mod demo_turns;
 mod info;
 mod man;
 mod orders;
@@ -109,6 +110,7 @@ enum Command {
     Resume(orders::ResumeArgs),
     SupportBundle(support_bundle::Args),
     Retention(retention::Args),
+    Swap(orders::SwapArgs),
     Demo(demo::Args),
     Completions(completions::Args),
     Man(man::Args),
@@ -140,6 +142,7 @@ impl Command {
             Self::Resume(args) => orders::resume(&args, context).map(done),
             Self::SupportBundle(args) => support_bundle::run(&args, context).map(done),
             Self::Retention(args) => retention::run(&args, context),
+            Self::Swap(args) => orders::swap(&args, context).map(done),
             Self::Demo(args) => demo::run(args, context).map(done),
             Self::Completions(args) => completions::run(&args).map(done),
             Self::Man(args) => man::run(&args).map(done),
@@ -163,6 +166,7 @@ impl Command {
             Self::Pause(args) => args.json,
             Self::Resume(args) => args.json,
             Self::Retention(args) => args.json,
+            Self::Swap(args) => args.json,
             Self::Daemon(_) | Self::SupportBundle(_) | Self::Demo(_) | Self::Completions(_) | Self::Man(_) => false,
         }
     }

@@ -40,6 +40,17 @@ pub struct PauseArgs {
     pub json: bool,
 }
 
+/// Start a turn of a job's compacted topics
+#[derive(Debug, clap::Args)]
+#[command(after_long_help = help("  kafka-backup swap customers-a"))]
+pub struct SwapArgs {
+    /// One of the two jobs: a resting instance begins to scan, an active one asks its partner to
+    pub job: String,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
 /// End the pause of a job
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = help("  kafka-backup resume orders"))]
@@ -75,6 +86,16 @@ pub fn pause(args: &PauseArgs, context: &Context) -> Result<()> {
     let request = Request::Pause { job: args.job.clone(), reason: args.reason.clone() };
     let () = client::ask(&context.socket()?, &request, PATIENCE, |_| ())?;
     say(args.json, &json!({ "job": args.job, "paused": true }), &format!("{}: paused", args.job))
+}
+
+/// Starts a turn.
+///
+/// # Errors
+/// What the daemon says.
+pub fn swap(args: &SwapArgs, context: &Context) -> Result<()> {
+    let request = Request::Swap { job: args.job.clone() };
+    let () = client::ask(&context.socket()?, &request, PATIENCE, |_| ())?;
+    say(args.json, &json!({ "job": args.job, "turn": "started" }), &format!("{}: a turn begins", args.job))
 }
 
 /// Ends a pause.

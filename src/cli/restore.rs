@@ -61,6 +61,9 @@ pub struct Args {
     /// Which generation [default: the newest, with what its parents hold below it]
     #[arg(long, value_name = "N")]
     pub generation: Option<u32>,
+    /// Which instance of compacted topics [default: the newest complete snapshot]
+    #[arg(long, value_name = "NAME")]
+    pub instance: Option<String>,
     /// Create targets that do not exist, with the partition counts of the sources [default: true]
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     pub create_topics: Option<bool>,
@@ -84,7 +87,7 @@ pub struct Args {
         long,
         value_name = "PLAN",
         conflicts_with_all = [
-            "file", "topics", "topics_regex", "rename", "partitions", "generation", "from", "until", "from_offset",
+            "file", "topics", "topics_regex", "rename", "partitions", "generation", "instance", "from", "until", "from_offset",
             "until_offset", "if_not_empty", "plan",
         ]
     )]
@@ -135,6 +138,7 @@ impl Args {
         flags.text("until", "--until", self.until.as_deref());
         flags.offsets("from_offset", "--from-offset", &self.from_offset);
         flags.offsets("until_offset", "--until-offset", &self.until_offset);
+        flags.text("instance", "--instance", self.instance.as_deref());
         flags.count("generation", "--generation", self.generation);
         flags.choice("create_topics", "--create-topics", self.create_topics);
         flags.count("replication_factor", "--replication-factor", self.replication_factor);

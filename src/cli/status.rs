@@ -110,6 +110,18 @@ fn line(job: &JobDocument, width: usize, now: i64) -> String {
         let by = if paused.by_file { " by its file" } else { "" };
         text.push_str(&format!("  paused{by} since {}{why}\n", age(now - paused.since_ms)));
     }
+    for (topic, turn) in &job.compacted {
+        let done = turn.progress.map(|done| format!(", {:.0} % durable", done * 100.0)).unwrap_or_default();
+        let owner = match turn.term {
+            0 => "no snapshot yet".to_owned(),
+            term => format!("TERM {term} of instance {}{}", turn.owner, if turn.tainted { ", tainted" } else { "" }),
+        };
+        let since = age(now - turn.since_ms);
+        text.push_str(&format!(
+            "  {topic}: instance {} {}, {} since {since}{done}; {owner}\n",
+            turn.instance, turn.status, turn.phase
+        ));
+    }
     for (subject, problem) in &job.problems {
         text.push_str(&format!("  {subject}, since {}: {}\n", age(now - problem.since_ms), problem.text));
     }

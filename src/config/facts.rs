@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use sha2::{Digest as _, Sha256};
 
-use super::{Config, Job, KafkaConfig, Place, StorageConfig, TopicSelection};
+use super::{CompactedJob, Config, Job, KafkaConfig, Place, StorageConfig, TopicSelection};
 use crate::model::reload::{Fact, Facts, Picture};
 
 /// librdkafka properties that name a file whose content counts.
@@ -153,6 +153,31 @@ fn content(path: &Path) -> String {
     std::fs::read(path).map_or_else(|error| format!("unreadable: {}", error.kind()), |bytes| hash(&bytes))
 }
 
+impl CompactedJob {
+    fn facts(&self, facts: &mut Facts) {
+        let Self {
+            instance,
+            begins,
+            length,
+            interval_offsets,
+            coordination_topic,
+            coordination_kafka,
+            partner_timeout,
+            takeover,
+        } = self;
+        put(facts, "instance", instance);
+        put(facts, "initial_status", begins);
+        put(facts, "length_hours", length);
+        put(facts, "interval_offsets", interval_offsets);
+        put(facts, "coordination_topic", coordination_topic);
+        let mut cluster = Facts::new();
+        coordination_kafka.facts(&mut cluster);
+        facts.extend(cluster.into_iter().map(|(key, fact)| (format!("coordination_{key}"), fact)));
+        put(facts, "partner_timeout", partner_timeout);
+        put(facts, "takeover", takeover);
+    }
+}
+
 impl Job {
     /// The job, value by value; every field, so that none is forgotten.
     pub fn facts(&self) -> Facts {
@@ -161,7 +186,7 @@ impl Job {
             path: _,
             kafka,
             storage,
-            topics: TopicSelection { literal, include, exclude },
+            topics: TopicSelection { literal, include, exclude, coordination: _ },
             tasks_max,
             group_id,
             group_instance_id,
@@ -181,6 +206,7 @@ impl Job {
             groups_interval,
             retention,
             lifecycle,
+            compacted,
         } = self;
         let mut facts = Facts::new();
         kafka.facts(&mut facts);
@@ -207,6 +233,10 @@ impl Job {
         put(&mut facts, "paused", paused);
         put(&mut facts, "consumer_groups", groups);
         put(&mut facts, "consumer_groups_interval", groups_interval);
+        put(&mut facts, "type", &if compacted.is_some() { "compacted" } else { "backup" });
+        if let Some(compacted) = compacted {
+            compacted.facts(&mut facts);
+        }
         facts
     }
 }

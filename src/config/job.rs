@@ -7,6 +7,7 @@ use std::sync::Arc;
 use config::{Value, ValueKind};
 
 use super::cluster::{self, Cluster};
+use super::compacted::{self, CompactedJob};
 use super::finding::{Complaint, Findings, Origin};
 use super::layers::{Layer, View, What};
 use super::source::{named, origin};
@@ -34,7 +35,7 @@ pub(super) struct Draft {
     pub job: Arc<Job>,
     pub view: View,
     /// The effective references, which the view does not hold.
-    pub references: [(&'static str, Value); 2],
+    pub references: Vec<(&'static str, Value)>,
     /// Where each literal topic stands.
     pub topic_origins: BTreeMap<String, Origin>,
 }
@@ -72,11 +73,19 @@ pub(super) fn build(
 ) -> Option<Draft> {
     let mut defaults = shared.defaults.clone();
     let mut built_in = Layer::defaults(What::Job);
+    let own_coordination = own.get("coordination_kafka").is_some();
     let mut reference = |key: &'static str| {
         let [own, defaults, built_in] = [own.take(key), defaults.take(key), built_in.take(key)];
         (key, own.or(defaults).or(built_in).unwrap_or_default())
     };
-    let references = [reference("kafka"), reference("storage")];
+    let mut references = vec![reference("kafka"), reference("storage")];
+    let coordination = reference("coordination_kafka");
+    let coordination_given = coordination.1.kind != ValueKind::Nil;
+    let own_keys: Vec<&str> = compacted::KEYS
+        .into_iter()
+        .chain(compacted::WITHOUT_EFFECT.map(|(key, _)| key))
+        .filter(|key| own.get(key).is_some() || *key == "coordination_kafka" && own_coordination)
+        .collect();
     let computed = Layer::one("group_id", named("default", format!("kafka-backup-{id}")));
     let level_belongs = own.get("codec").is_some() == own.get("codec_level").is_some();
     let view = View::new(What::Job, Layer::merge([built_in, computed, defaults, own]));
@@ -85,12 +94,29 @@ pub(super) fn build(
     let builder = Builder { id, path, file, view: &view, shared };
     let kafka = builder.kafka(&references[0].1, findings);
     let storage = builder.storage(&references[1].1, findings);
-    let (topics, topic_origins) = builder.topics(findings);
+    let (mut topics, topic_origins) = builder.topics(findings);
     let codec = builder.codec(level_belongs, findings);
-    builder.refuse_what_is_not_there_yet(findings);
     builder.retention(findings);
     builder.group_and_target(findings);
-    let job = builder.job(kafka?, storage?, topics, codec);
+    builder.keys_of_the_type(&own_keys, findings);
+    let compacted = match builder.is_compacted() {
+        true => {
+            let coordination_kafka = match coordination_given {
+                true => builder.kafka(&coordination.1, findings),
+                false => kafka.clone(),
+            };
+            let at = |key: &str| builder.at(key);
+            let built = coordination_kafka.and_then(|kafka| CompactedJob::build(builder.view, kafka, at, findings));
+            topics.coordination = built.as_ref().map(|built| built.coordination_topic.clone());
+            builder.not_the_coordination_topic(&topics, &topic_origins, findings);
+            Some(built?)
+        }
+        false => None,
+    };
+    if coordination_given {
+        references.push(coordination);
+    }
+    let job = Job { compacted, ..builder.job(kafka?, storage?, topics, codec) };
     Some(Draft { job: Arc::new(job), view, references, topic_origins })
 }
 
@@ -144,6 +170,7 @@ impl Builder<'_> {
                 "off" => Lifecycle::Off,
                 _ => Lifecycle::Manage,
             },
+            compacted: None,
         }
     }
 
@@ -231,7 +258,7 @@ impl Builder<'_> {
             let complaint = Complaint::new("has no effect without topics_regex", "remove it");
             findings.semantics(&self.at("exclude_regex"), "exclude_regex", complaint);
         }
-        (TopicSelection { literal, include, exclude }, origins)
+        (TopicSelection { literal, include, exclude, coordination: None }, origins)
     }
 
     fn group_and_target(&self, findings: &mut Findings) {
@@ -278,6 +305,45 @@ impl Builder<'_> {
         }
     }
 
+    fn is_compacted(&self) -> bool {
+        self.view.text("type") == "compacted"
+    }
+
+    /// Keys in the job's own file that mean nothing for its type. Those of `[defaults]` are for whom they concern.
+    fn keys_of_the_type(&self, own: &[&str], findings: &mut Findings) {
+        for key in own {
+            let why = compacted::WITHOUT_EFFECT.iter().find(|(name, _)| name == key).map(|(_, why)| *why);
+            let complaint = match (why, self.is_compacted()) {
+                (Some(why), true) => {
+                    Complaint::new(format!("has no effect with type = \"compacted\": {why}"), "remove it")
+                }
+                (None, false) => {
+                    Complaint::new("belongs to type = \"compacted\"", "remove it, or write type = \"compacted\"")
+                }
+                _ => continue,
+            };
+            findings.semantics(&self.at(key), key, complaint);
+        }
+        if self.is_compacted() && self.view.given("topics_regex") {
+            let what = "is not supported by this version for type = \"compacted\"";
+            findings.semantics(&self.at("topics_regex"), "topics_regex", Complaint::new(what, "name the topics"));
+        }
+    }
+
+    fn not_the_coordination_topic(
+        &self,
+        topics: &TopicSelection,
+        origins: &BTreeMap<String, Origin>,
+        findings: &mut Findings,
+    ) {
+        let coordination = topics.coordination.as_ref();
+        if let Some(at) = coordination.and_then(|topic| origins.get(topic)) {
+            let complaint =
+                Complaint::new("names the coordination topic, which changes with every turn", "leave it out");
+            findings.semantics(at, "topics", complaint);
+        }
+    }
+
     /// The live keys of a compacted topic may be of any age: removed by age, they would be gone.
     fn retention(&self, findings: &mut Findings) {
         let retention = self.view.value("retention", kind::retention);
@@ -285,17 +351,6 @@ impl Builder<'_> {
             let what = "a snapshot of a compacted topic must not expire: its oldest records are as alive as its newest";
             let complaint = Complaint::new(what, "write retention = \"keep\" into the job");
             findings.semantics(&self.at("retention"), "retention", complaint);
-        }
-    }
-
-    /// Refuses values that the interface knows but this version cannot keep the promise of.
-    fn refuse_what_is_not_there_yet(&self, findings: &mut Findings) {
-        let mut refuse = |key: &str, what: &str, remedy: &str| {
-            findings.semantics(&self.at(key), key, Complaint::new(what, remedy));
-        };
-        if self.view.text("type") == "compacted" {
-            let remedy = "write type = \"backup\", with allow_compacted = true for a compacted topic";
-            refuse("type", "\"compacted\" is not supported by this version", remedy);
         }
     }
 }

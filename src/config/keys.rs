@@ -25,14 +25,12 @@ pub enum Fallback {
     Said(&'static str),
     /// It must be given.
     Required,
-    /// The key is known, but this version cannot do what it asks for: it is refused.
-    Unsupported,
 }
 
-use Fallback::{Is, Required, Said, Unsupported};
+use Fallback::{Is, Required, Said};
 use Kind::{
-    Address, Count, Flag, Keys, LogLevel, Offsets, OneOf, Path, Pattern, Properties, Rate, Reference, Retention, Size,
-    Span, Tables, Text, Texts, Time,
+    Address, Count, Flag, Hours, Keys, LogLevel, Offsets, OneOf, Path, Pattern, Properties, Rate, Reference, Retention,
+    Size, Span, Tables, Text, Texts, Time,
 };
 
 const MIB: u64 = 1 << 20;
@@ -153,7 +151,13 @@ pub static STORAGE: &[Key] = &[
 
 /// A job.
 pub static JOB: &[Key] = &[
-    key("type", OneOf(&["backup", "compacted"]), Is("backup"), "backup: every record once."),
+    key(
+        "type",
+        OneOf(&["backup", "compacted"]),
+        Is("backup"),
+        "backup: every record once. compacted: one of two instances that take turns in keeping one complete copy of \
+         compacted topics.",
+    ),
     key(
         "kafka",
         Reference(KAFKA),
@@ -263,14 +267,61 @@ pub static JOB: &[Key] = &[
         Is("false"),
         "true: the job is there, but does not run. `kafka-backup pause` does the same without a change of the file.",
     ),
-    key("instance", Text, Unsupported, "For type = \"compacted\"."),
-    key("initial_status", OneOf(&["ACTIVATE", "PASSIVATE"]), Unsupported, "For type = \"compacted\"."),
-    key("length_hours", Count(1, u64::MAX), Unsupported, "For type = \"compacted\"."),
-    key("interval_offsets", Count(1, u64::MAX), Unsupported, "For type = \"compacted\"."),
-    key("coordination_topic", Text, Unsupported, "For type = \"compacted\"."),
-    key("coordination_kafka", Reference(KAFKA), Unsupported, "For type = \"compacted\"."),
-    key("partner_timeout", Span(SECOND, YEAR), Unsupported, "For type = \"compacted\"."),
-    key("takeover", Flag, Unsupported, "For type = \"compacted\"."),
+    key(
+        "instance",
+        Text,
+        Said("none; needed for type = \"compacted\""),
+        "For type = \"compacted\": which of the two instances that take turns this is, and the folder under TOPIC/. \
+         Letters, digits, . _ -; not gen-* and not digits alone.",
+    ),
+    key(
+        "initial_status",
+        OneOf(&["ACTIVATE", "PASSIVATE"]),
+        Said("none; needed for type = \"compacted\""),
+        "For type = \"compacted\": which of the two scans first. One of a pair is ACTIVATE, the other PASSIVATE. Used \
+         only where neither the bucket nor the coordination topic says something else.",
+    ),
+    key(
+        "length_hours",
+        Hours(24 * 366),
+        Is("24"),
+        "For type = \"compacted\": how long an instance stays active before the other one is started. Fractions are \
+         allowed.",
+    ),
+    key(
+        "interval_offsets",
+        Count(1, i64::MAX as u64),
+        Is("10000"),
+        "For type = \"compacted\": the active instance announces its durable offsets after this many new ones.",
+    ),
+    key(
+        "coordination_topic",
+        Text,
+        Is("_compacted_log_backup_coordination"),
+        "For type = \"compacted\": where the two instances tell each other what they do. It is created where it is \
+         missing (one partition, cleanup.policy=compact); one with another policy is refused.",
+    ),
+    key(
+        "coordination_kafka",
+        Reference(KAFKA),
+        Said("the cluster of the topic"),
+        "For type = \"compacted\": the cluster of the coordination topic, where it is another one or takes other \
+         credentials.",
+    ),
+    key(
+        "partner_timeout",
+        Span(SECOND, YEAR),
+        Is("48h"),
+        "For type = \"compacted\": after how long a partner that is not heard of counts as silent, which is said; and \
+         how long a successor may take to catch up.",
+    ),
+    key(
+        "takeover",
+        Flag,
+        Is("true"),
+        "For type = \"compacted\": true: when the partner is silent that long, start a scan, which deletes nothing by \
+         itself.",
+    ),
 ];
 
 /// A restore.
@@ -334,7 +385,12 @@ pub static RESTORE: &[Key] = &[
     ),
     key("rate_limit", Rate, Is("0"), "Bytes per second; \"0\" is no limit."),
     key("dry_run", Flag, Is("false"), "Show what would be done, and do nothing."),
-    key("instance", Text, Unsupported, "For compacted topics."),
+    key(
+        "instance",
+        Text,
+        Said("the newest complete snapshot"),
+        "Of compacted topics: what this instance has, with a warning where that is not complete.",
+    ),
     key(
         "consumer_groups",
         OneOf(&["none", "plan", "apply"]),

@@ -22,6 +22,8 @@ pub enum Kind {
     Flag,
     /// A whole number in a range.
     Count(u64, u64),
+    /// Hours, fractions allowed, from a second to this many.
+    Hours(u32),
     /// Bytes, with a unit, in a range.
     Size(u64, u64),
     /// A duration, with a unit, in a range of milliseconds.
@@ -66,6 +68,7 @@ impl Kind {
             Self::Flag => "true or false".to_owned(),
             Self::Count(min, u64::MAX) => format!("whole number from {min}"),
             Self::Count(min, max) => format!("whole number from {min} to {max}"),
+            Self::Hours(max) => format!("hours, with or without a fraction, up to {max}"),
             Self::Size(min, u64::MAX) => format!("size from {}", size_text(*min)),
             Self::Size(min, max) => format!("size from {} to {}", size_text(*min), size_text(*max)),
             Self::Span(min, max) => format!("duration from {} to {}", span_text(*min), span_text(*max)),
@@ -95,6 +98,7 @@ impl Kind {
                 _ => Err(wrong_type(value, "true or false", "write true or false, without quotes")),
             },
             Self::Count(min, max) => count(value).and_then(|number| within(number, *min, *max, |n| n.to_string())),
+            Self::Hours(max) => hours(value, *max).map(drop),
             Self::Size(min, max) => size(value).and_then(|bytes| within(bytes, *min, *max, size_text)),
             Self::Span(min, max) => {
                 let span = span(value)?;
@@ -125,7 +129,7 @@ impl Kind {
     pub(super) fn default_value(&self, text: &str) -> ValueKind {
         match self {
             Self::Flag => ValueKind::Boolean(text == "true"),
-            Self::Count(..) => text.parse::<i64>().map_or_else(|_| text.into(), ValueKind::I64),
+            Self::Count(..) | Self::Hours(_) => text.parse::<i64>().map_or_else(|_| text.into(), ValueKind::I64),
             _ => text.into(),
         }
     }
@@ -202,6 +206,21 @@ pub(super) fn count(value: &Value) -> Result<u64, Complaint> {
             .map_err(|_| Complaint::new(format!("{number} is negative"), "choose a positive number")),
         _ => Err(wrong_type(value, "a whole number", "write digits, without quotes")),
     }
+}
+
+/// Hours as a plain number, because the name of the key says the unit: from a second to `max` hours.
+pub(super) fn hours(value: &Value, max: u32) -> Result<Duration, Complaint> {
+    let hours = match value.kind {
+        ValueKind::I64(number) => number as f64,
+        ValueKind::Float(number) => number,
+        _ => return Err(wrong_type(value, "a number of hours", "write for example 24 or 0.5, without quotes")),
+    };
+    let seconds = hours * 3600.0;
+    if (1.0..=f64::from(max) * 3600.0).contains(&seconds) {
+        return Ok(Duration::from_secs_f64(seconds));
+    }
+    let what = format!("{} is not within a second and {max} hours", value.kind);
+    Err(Complaint::new(what, "choose a number of hours in between; 0.001 is 3.6 seconds"))
 }
 
 /// Bytes: `64KiB 64MiB 1GiB 64MB`.

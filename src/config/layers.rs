@@ -86,11 +86,7 @@ impl Layer {
             if self.0.contains_key(&name) {
                 findings.syntax(&at, &name, Complaint::new("is given twice", "remove one of them"));
             }
-            let judged = match key.default {
-                Fallback::Unsupported => Err(unsupported(key, what)),
-                _ => key.kind.check(value),
-            };
-            let kept = match judged {
+            let kept = match key.kind.check(value) {
                 Ok(()) => absolute(key, value),
                 Err(complaint) => {
                     findings.syntax(&at, &name, complaint);
@@ -143,14 +139,6 @@ fn flatten(prefix: &str, table: Map<String, Value>, into: &mut BTreeMap<String, 
     }
 }
 
-fn unsupported(key: &Key, what: What) -> Complaint {
-    let what = match what {
-        What::Job => "belongs to type = \"compacted\", which this version does not support".to_owned(),
-        _ => format!("is not supported by this version ({})", key.doc.trim_end_matches('.').to_lowercase()),
-    };
-    Complaint::new(what, "remove the key")
-}
-
 fn unknown(name: &str, what: What) -> Complaint {
     let elsewhere = |other: What, remedy: &str| {
         keys::find(other.keys(), name)
@@ -162,7 +150,7 @@ fn unknown(name: &str, what: What) -> Complaint {
             .or_else(|| elsewhere(What::Restore, "put it into a file for kafka-backup restore")),
         _ => None,
     };
-    let names = || what.keys().iter().filter(|key| key.default != Fallback::Unsupported).map(|key| key.name);
+    let names = || what.keys().iter().map(|key| key.name);
     complaint.unwrap_or_else(|| match keys::meant(name, names()) {
         Some(meant) => Complaint::new(format!("unknown key of {}", what.words()), format!("did you mean {meant}?")),
         None => {

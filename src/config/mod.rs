@@ -15,6 +15,7 @@
 //! All defaults are resolved here and nowhere else.
 
 mod cluster;
+mod compacted;
 mod facts;
 mod finding;
 mod job;
@@ -29,6 +30,7 @@ mod store;
 #[cfg(test)]
 mod tests;
 
+pub use compacted::CompactedJob;
 pub use finding::{ConfigErrors, Finding, Layer, Origin, Severity};
 pub use kind::Kind;
 pub use load::{FileKind, Inspection, Jobs, Shown, inspect, kind_of_file, load, load_job_file, load_main};
@@ -308,6 +310,8 @@ pub struct Job {
     pub groups: GroupSelection,
     /// How often.
     pub groups_interval: Duration,
+    /// What it is besides, when it is one of two instances that take turns.
+    pub compacted: Option<CompactedJob>,
 }
 
 /// How long what is backed up is kept.
@@ -359,6 +363,8 @@ pub struct TopicSelection {
     pub include: Option<Regex>,
     /// Of those matched by the pattern, not these.
     pub exclude: Option<Regex>,
+    /// The coordination topic of the job, which no pattern matches.
+    pub coordination: Option<String>,
 }
 
 impl TopicSelection {
@@ -370,7 +376,8 @@ impl TopicSelection {
         }
         let internal = topic.starts_with("__")
             || topic == crate::model::key::SYSTEM
-            || topic == "_compacted_log_backup_coordination";
+            || topic == "_compacted_log_backup_coordination"
+            || self.coordination.as_deref() == Some(topic);
         let matches = |regex: &Option<Regex>| regex.as_ref().is_some_and(|r| r.is_match(topic));
         !internal && matches(&self.include) && !matches(&self.exclude)
     }

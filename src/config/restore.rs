@@ -34,6 +34,8 @@ pub struct RestoreRequest {
     pub times: Times,
     /// Only these offsets of partitions of the sources.
     pub offsets: BTreeMap<(String, i32), Offsets>,
+    /// Which instance of compacted topics; `None` is the newest complete snapshot.
+    pub instance: Option<String>,
     /// Which generation; `None` is the newest, with what its parents hold below it.
     pub generation: Option<u32>,
     /// Create the targets with the partition counts of the sources.
@@ -250,6 +252,7 @@ impl Builder<'_> {
             times: Times::default(),
             offsets: BTreeMap::new(),
             tasks_max: view.value("tasks_max", kind::count) as u32, // at most 128
+            instance: view.maybe_text("instance").filter(|name| !name.is_empty()).map(str::to_owned),
             generation: view.maybe("generation", kind::count).map(|number| number as u32), // within u32
             create_topics: view.value("create_topics", kind::flag),
             replication_factor: view.maybe("replication_factor", kind::count).map(|number| number as u16), // within i16

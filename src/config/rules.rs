@@ -2,15 +2,20 @@
 
 use super::finding::{Complaint, Findings};
 use super::job::Draft;
-use super::{KafkaConfig, Lifecycle, Place, Retention, StorageConfig, store};
+use super::{KafkaConfig, Lifecycle, Place, Retention, StorageConfig, compacted, store};
 use crate::model::lifecycle::MAX_RULES;
 
 /// Checks every job against those before it. Messages stand at the later one and name the earlier one with its place.
 pub(super) fn check(drafts: &[Draft], findings: &mut Findings) {
+    compacted::two_at_most(drafts, findings);
     for (index, later) in drafts.iter().enumerate() {
         for earlier in &drafts[..index] {
             groups(earlier, later, findings);
             if store::same_place(&earlier.job.storage, &later.job.storage) {
+                if earlier.job.compacted.is_some() && later.job.compacted.is_some() {
+                    compacted::pair(earlier, later, findings);
+                    continue;
+                }
                 literals(earlier, later, findings);
                 pattern_and_literals(earlier, later, findings);
                 pattern_and_literals(later, earlier, findings);

@@ -248,12 +248,40 @@ fn broken_main_files(#[case] text: &str, #[case] expected: &str) {
     "D/jobs.d/j.toml:2:1: rpo_target: 15m is less than rotate_interval (1h): it is missed when little is written\n  hint: lower rotate_interval, or raise rpo_target"
 )]
 #[case(
-    "topics = [\"a\"]\ntype = \"compacted\"",
-    "D/jobs.d/j.toml:2:1: type: \"compacted\" is not supported by this version\n  hint: write type = \"backup\", with allow_compacted = true for a compacted topic"
+    "topics = [\"a\"]\ntype = \"compacted\"\ninstance = \"a\"",
+    "D/jobs.d/j.toml:1:1: initial_status: is missing\n  hint: write \"ACTIVATE\" in one of the two jobs and \"PASSIVATE\" in the other"
 )]
 #[case(
     "topics = [\"a\"]\ninstance = \"a\"",
-    "D/jobs.d/j.toml:2:1: instance: belongs to type = \"compacted\", which this version does not support\n  hint: remove the key"
+    "D/jobs.d/j.toml:2:1: instance: belongs to type = \"compacted\"\n  hint: remove it, or write type = \"compacted\""
+)]
+#[case(
+    "topics = [\"a\"]\ntype = \"compacted\"\ninitial_status = \"ACTIVATE\"",
+    "D/jobs.d/j.toml:1:1: instance: is missing\n  hint: name it, for example instance = \"a\", and instance = \"b\" in the other job"
+)]
+#[case(
+    "topics = [\"a\"]\ntype = \"compacted\"\ninstance = \"gen-7\"\ninitial_status = \"ACTIVATE\"",
+    "D/jobs.d/j.toml:3:1: instance: \"gen-7\" would be taken for the folder of a generation or a partition\n  hint: choose a name that is neither gen-* nor a number, for example \"a\""
+)]
+#[case(
+    "topics = [\"a\"]\ntype = \"compacted\"\ninstance = \"12\"\ninitial_status = \"ACTIVATE\"",
+    "D/jobs.d/j.toml:3:1: instance: \"12\" would be taken for the folder of a generation or a partition\n  hint: choose a name that is neither gen-* nor a number, for example \"a\""
+)]
+#[case(
+    "topics = [\"a\"]\ntype = \"compacted\"\ninstance = \"a\"\ninitial_status = \"ACTIVATE\"\nretention = \"30d\"",
+    "D/jobs.d/j.toml:5:1: retention: a snapshot of a compacted topic must not expire: its oldest records are as alive as its newest\n  hint: write retention = \"keep\" into the job"
+)]
+#[case(
+    "topics = [\"a\"]\ntype = \"compacted\"\ninstance = \"a\"\ninitial_status = \"ACTIVATE\"\nstart = \"latest\"",
+    "D/jobs.d/j.toml:5:1: start: has no effect with type = \"compacted\": a snapshot is read from the beginning of the log\n  hint: remove it"
+)]
+#[case(
+    "topics = [\"a\"]\ntype = \"compacted\"\ninstance = \"a\"\ninitial_status = \"ACTIVATE\"\nlength_hours = 0",
+    "D/jobs.d/j.toml:5:1: length_hours: 0 is not within a second and 8784 hours\n  hint: choose a number of hours in between; 0.001 is 3.6 seconds"
+)]
+#[case(
+    "topics = [\"c\"]\ntype = \"compacted\"\ninstance = \"a\"\ninitial_status = \"ACTIVATE\"\ncoordination_topic = \"c\"",
+    "D/jobs.d/j.toml:1:11: topics: names the coordination topic, which changes with every turn\n  hint: leave it out"
 )]
 #[case(
     "topics = [\"a\"]\nretention = \"12h\"",
@@ -309,6 +337,31 @@ fn broken_jobs(#[case] text: &str, #[case] expected: &str) {
     "topics = [\"y\"]\ngroup_id = \"g\"",
     "D/jobs.d/b.toml:2:1: group_id: \"g\" is the group of job \"a\", too\n  hint: give each job a group of its own, or remove the key to have the default"
 )]
+#[case(
+    "topics = [\"x\"]\ntype = \"compacted\"\ninstance = \"a\"\ninitial_status = \"ACTIVATE\"",
+    "topics = [\"x\"]\ntype = \"compacted\"\ninstance = \"a\"\ninitial_status = \"PASSIVATE\"",
+    "D/jobs.d/b.toml:3:1: instance: \"a\" is the instance of job \"a\" for topic \"x\", too (D/jobs.d/b.toml:1:11)\n  hint: give the two jobs of a pair different instances"
+)]
+#[case(
+    "topics = [\"x\"]\ntype = \"compacted\"\ninstance = \"a\"\ninitial_status = \"PASSIVATE\"",
+    "topics = [\"x\"]\ntype = \"compacted\"\ninstance = \"b\"\ninitial_status = \"PASSIVATE\"",
+    "D/jobs.d/b.toml:4:1: initial_status: PASSIVATE is the initial_status of its partner, job \"a\", too\n  hint: write ACTIVATE in one of the two and PASSIVATE in the other"
+)]
+#[case(
+    "topics = [\"x\"]\ntype = \"compacted\"\ninstance = \"a\"\ninitial_status = \"ACTIVATE\"",
+    "topics = [\"x\", \"y\"]\ntype = \"compacted\"\ninstance = \"b\"\ninitial_status = \"PASSIVATE\"",
+    "D/jobs.d/b.toml:1:1: topics: its partner, job \"a\", has other topics\n  hint: name the same topics in both jobs of a pair"
+)]
+#[case(
+    "topics = [\"x\"]\ntype = \"compacted\"\ninstance = \"a\"\ninitial_status = \"ACTIVATE\"",
+    "topics = [\"x\"]\ntype = \"compacted\"\ninstance = \"b\"\ninitial_status = \"PASSIVATE\"\ncoordination_topic = \"c\"",
+    "D/jobs.d/b.toml:5:1: coordination_topic: its partner, job \"a\", has \"_compacted_log_backup_coordination\": they would never hear of each other\n  hint: name the same topic in both"
+)]
+#[case(
+    "topics = [\"x\"]\ntype = \"compacted\"\ninstance = \"a\"\ninitial_status = \"ACTIVATE\"",
+    "topics = [\"x\"]",
+    "D/jobs.d/b.toml:1:11: topics: \"x\" is backed up to the same place by job \"a\" (D/jobs.d/a.toml:1:11)\n  hint: remove it from one of the jobs, or give one of them a storage with another prefix"
+)]
 fn jobs_that_get_in_each_others_way(#[case] a: &str, #[case] b: &str, #[case] expected: &str) {
     assert_eq!(Tree::new(MAIN, &[("a.toml", a), ("b.toml", b)]).findings(), [expected]);
 }
@@ -319,6 +372,10 @@ fn jobs_that_get_in_each_others_way(#[case] a: &str, #[case] b: &str, #[case] ex
 #[case(
     "topics = [\"x\"]\ngroup_id = \"g\"",
     "topics = [\"y\"]\ngroup_id = \"g\"\nkafka = { bootstrap_servers = [\"c:1\"] }"
+)]
+#[case(
+    "topics = [\"x\"]\ntype = \"compacted\"\ninstance = \"a\"\ninitial_status = \"ACTIVATE\"\nlength_hours = 0.5",
+    "topics = [\"x\"]\ntype = \"compacted\"\ninstance = \"b\"\ninitial_status = \"PASSIVATE\"\ncoordination_kafka = \"main\""
 )]
 fn jobs_that_do_not(#[case] a: &str, #[case] b: &str) {
     assert_eq!(Tree::new(MAIN, &[("a.toml", a), ("b.toml", b)]).findings(), Vec::<String>::new());
@@ -481,10 +538,6 @@ mod restores {
     #[case(
         "topics = [\"a\"]\npartitions = [\"a\"]",
         "D/r.toml:4:15: partitions: \"a\" is not a partition\n  hint: write TOPIC/PARTITION, for example \"orders/0\""
-    )]
-    #[case(
-        "topics = [\"a\"]\ninstance = \"a\"",
-        "D/r.toml:4:1: instance: is not supported by this version (for compacted topics)\n  hint: remove the key"
     )]
     #[case(
         "topics = [\"a\"]\nfrom = 2026-11-02T00:00:00Z\nuntil = 2026-11-02T00:00:00Z",

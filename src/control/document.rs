@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::compacted::TurnStatus;
 use crate::model::standing::Safety;
 use crate::pipeline::consumer::now_ms;
 use crate::pipeline::status::{JobState, JobStatus, PartitionStatus, Paused, Problem};
@@ -66,6 +67,9 @@ pub struct JobDocument {
     pub topics: BTreeMap<String, TopicDocument>,
     /// By topic and number.
     pub partitions: Vec<PartitionDocument>,
+    /// The instance of each compacted topic; empty for other jobs.
+    #[serde(default)]
+    pub compacted: BTreeMap<String, TurnStatus>,
     /// Whose positions are saved; absent where that has not happened in this run.
     pub consumer_groups: Option<GroupsDocument>,
 }
@@ -163,6 +167,7 @@ impl JobDocument {
             last_error: status.last_problem(),
             topics,
             partitions: partitions.iter().map(|(p, status)| PartitionDocument::of(p, status)).collect(),
+            compacted: status.turns(),
             consumer_groups: status.groups().map(|(saved_ms, groups)| GroupsDocument { saved_ms, groups }),
         }
     }

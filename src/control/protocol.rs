@@ -36,6 +36,11 @@ pub enum Request {
         /// Why.
         reason: Option<String>,
     },
+    /// Start a turn of a job's compacted topics. No value.
+    Swap {
+        /// Which job.
+        job: String,
+    },
     /// End a pause. No value.
     Resume {
         /// Which job.
@@ -66,7 +71,9 @@ impl Request {
     pub fn access(&self) -> Access {
         match self {
             Self::Status { .. } | Self::LastReload | Self::Metrics => Access::Read,
-            Self::Flush { .. } | Self::Pause { .. } | Self::Resume { .. } | Self::Reload { .. } => Access::Change,
+            Self::Flush { .. } | Self::Pause { .. } | Self::Resume { .. } | Self::Reload { .. } | Self::Swap { .. } => {
+                Access::Change
+            }
         }
     }
 }

@@ -9,7 +9,7 @@ use super::document::StatusDocument;
 use super::protocol::{Flushed, Request};
 use crate::error::{Error, Exit, Result, no_such_job};
 use crate::reload::{Options, Reloads};
-use crate::supervisor::{Flush, Pause, Process, Resume, Supervisor};
+use crate::supervisor::{Flush, Pause, Process, Resume, Supervisor, Turn};
 
 /// What requests act on.
 #[derive(Clone)]
@@ -35,6 +35,7 @@ pub async fn answer(daemon: &Daemon, request: Request, notes: &Notes) -> Result<
         Request::Metrics => value(&crate::scrape::metrics_text(&daemon.process)),
         Request::Flush { job, wait } => value(&flush(daemon, job, wait, notes).await?),
         Request::Pause { job, reason } => value(&asked(daemon.supervisor.send(Pause { job, reason }).await)?),
+        Request::Swap { job } => value(&asked(daemon.supervisor.send(Turn { job }).await)?.swap().await?),
         Request::Resume { job } => value(&asked(daemon.supervisor.send(Resume { job }).await)?),
         Request::Reload { dry_run, allow_removals } => {
             value(&daemon.reloads.ask(Options { dry_run, allow_removals }).await?)

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
+use super::compacted::CompactedInfo;
 use crate::error::{Error, Exit, Result};
 use crate::model::catalog::{self, Branch, Facts, Hole, HoleReason, StoredObject, TopicBackup, Walk};
 use crate::model::key::PartitionPath;
@@ -50,6 +51,9 @@ pub struct TopicInfo {
     pub complete_from: Option<String>,
     /// Generations, then instances of a compacted topic.
     pub branches: Vec<BranchInfo>,
+    /// Of a compacted topic: whose snapshot is the newest complete one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub compacted: Option<CompactedInfo>,
 }
 
 /// One generation or instance.
@@ -171,7 +175,8 @@ async fn topic_info(store: &Arc<dyn Store>, topic: String, backup: &TopicBackup)
         }
         branches.push(info);
     }
-    Ok(TopicInfo::new(topic, branches))
+    let compacted = super::compacted::look(store, &topic).await?;
+    Ok(TopicInfo { compacted, ..TopicInfo::new(topic, branches) })
 }
 
 impl TopicInfo {
@@ -182,7 +187,7 @@ impl TopicInfo {
         let cut = partitions().filter(|p| p.holes.iter().any(|hole| hole.why == HoleReason::ExpiredOrLost));
         let complete_from = cut.filter_map(|partition| partition.timestamps).map(|(oldest, _)| oldest).max();
         let (oldest, newest) = (all.map(|(oldest, _)| rfc3339(oldest)), all.map(|(_, newest)| rfc3339(newest)));
-        Self { topic, oldest, newest, complete_from: complete_from.map(rfc3339), branches }
+        Self { topic, oldest, newest, complete_from: complete_from.map(rfc3339), branches, compacted: None }
     }
 
     /// From when to when it can be restored, for a person; `None` where objects do not say.
@@ -266,6 +271,7 @@ fn text(info: &StoreInfo) -> String {
     let mut notes = String::new();
     for topic in &info.topics {
         notes.extend(topic.range());
+        notes.extend(topic.compacted.as_ref().map(|compacted| compacted.text(&topic.topic)));
         for branch in &topic.branches {
             let name = match (&branch.generation, &branch.instance) {
                 (Some(n), _) => n.to_string(),

@@ -2,6 +2,7 @@
 //! everything is what it must be.
 
 pub mod cat;
+pub mod compacted;
 pub mod info;
 pub mod proof;
 pub mod verify;

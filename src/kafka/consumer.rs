@@ -80,7 +80,8 @@ pub struct GroupConsumer {
 }
 
 impl GroupConsumer {
-    /// Joins the group. Nothing is fetched before [`place`](Self::place).
+    /// Joins the group. Nothing is fetched before [`place`](Self::place). Without topics it joins nothing: what it owns
+    /// is what it [takes](Self::take).
     ///
     /// `on_event` runs on the polling thread and must return soon; it may call any method of the consumer but `close`.
     pub fn start(
@@ -107,7 +108,9 @@ impl GroupConsumer {
         // SAFETY: a live consumer with a group. Client events come to the queue that the thread polls from then on.
         check("redirect the main queue", unsafe { rd_kafka_poll_set_consumer(client.ptr()) })?;
         let consumer = GroupConsumer { client, member, stopped: Arc::new(Latch::default()) };
-        consumer.subscribe(topics)?;
+        if !topics.is_empty() {
+            consumer.subscribe(topics)?;
+        }
         let thread = {
             let (client, member, stopped) =
                 (consumer.client.clone(), consumer.member.clone(), consumer.stopped.clone());
@@ -127,6 +130,13 @@ impl GroupConsumer {
     /// How the group moves partitions, as configured.
     pub fn protocol(&self) -> Protocol {
         self.member.protocol
+    }
+
+    /// Owns these partitions from now on, whatever any group says; reported as [`GroupEvent::Assigned`]. For a client
+    /// that was started without topics.
+    pub fn take(&self, partitions: &[TopicPartition]) {
+        self.member.owned().extend(partitions.iter().map(|at| (at.clone(), None)));
+        self.member.report(GroupEvent::Assigned(partitions.to_vec()));
     }
 
     /// Changes the topics subscribed to.

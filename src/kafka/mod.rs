@@ -7,6 +7,7 @@
 pub mod admin;
 mod alter;
 pub mod consumer;
+pub mod coordination;
 mod ffi;
 pub mod groups;
 pub mod mock;

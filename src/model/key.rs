@@ -35,6 +35,11 @@ impl PartitionPath {
         Self { topic: topic.to_owned(), branch, partition }
     }
 
+    /// The path of a partition in the folder of a compacted topic's instance.
+    pub fn of_instance(topic: &str, instance: &str, partition: i32) -> Self {
+        Self { topic: topic.to_owned(), branch: Some(instance.to_owned()), partition }
+    }
+
     /// The folder, with its final slash.
     pub fn folder(&self) -> String {
         match &self.branch {
@@ -104,6 +109,11 @@ fn is_topic(name: &str) -> bool {
 fn is_branch(branch: &str) -> bool {
     let number = branch.bytes().all(|b| b.is_ascii_digit());
     !number && (!branch.starts_with("gen-") || generation_of(Some(branch)).is_some())
+}
+
+/// Whether the folder of an instance may have this name: it can be told from a generation's and from a partition's.
+pub fn is_instance(name: &str) -> bool {
+    !name.is_empty() && is_branch(name) && generation_of(Some(name)).is_none() && !name.contains('/')
 }
 
 /// A number without sign and without zeros in front.

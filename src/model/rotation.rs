@@ -26,6 +26,8 @@ pub enum Reason {
     Drain,
     /// Memory and spool are full.
     Pressure,
+    /// The end of the partition was seen, and somebody wants an object that ends there.
+    End,
 }
 
 impl Rotation {
@@ -40,6 +42,13 @@ impl Rotation {
         } else {
             None
         }
+    }
+
+    /// Whether an object of a compacted topic is to be closed at the end of the partition: what is restored of such a
+    /// topic ends at such an object. At once when somebody waits for it; otherwise when the last one is half an interval
+    /// old, so that there is one in each interval in which the end is within reach.
+    pub fn wants_end(&self, somebody_waits: bool, since_last: Duration) -> bool {
+        somebody_waits || since_last >= self.interval / 2
     }
 
     /// How long an object may stay open: the interval, up to 10 % more or less, so that many partitions that began
@@ -65,6 +74,14 @@ mod tests {
     #[case::both(10, 1000, Some(Reason::Records))]
     fn full(#[case] records: u64, #[case] bytes: u64, #[case] expected: Option<Reason>) {
         assert_eq!(LIMITS.full(records, bytes), expected);
+    }
+
+    #[rstest]
+    #[case::somebody_waits(true, 0, true)]
+    #[case::just_closed(false, 49, false)]
+    #[case::half_an_interval_ago(false, 50, true)]
+    fn at_the_end(#[case] waits: bool, #[case] seconds: u64, #[case] expected: bool) {
+        assert_eq!(LIMITS.wants_end(waits, Duration::from_secs(seconds)), expected);
     }
 
     #[rstest]

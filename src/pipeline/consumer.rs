@@ -146,6 +146,9 @@ impl Consumer {
             self.lane.counters.read_bytes.inc_by(bytes);
             self.rate.spend(bytes);
             let at_eof = drained.eof.is_some();
+            if let Some(end) = drained.eof.filter(|end| *end == self.position) {
+                self.lane.progress.saw_end(end, now_ms());
+            }
             self.encoder.do_send(Records { batch, at_eof, fetched, permit, credit });
         } else {
             self.pool.put(batch);

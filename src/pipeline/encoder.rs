@@ -85,6 +85,8 @@ pub struct Encoder {
     /// Where the consumer stood after what has been encoded.
     position: i64,
     at_eof: bool,
+    /// When the last object was closed at the end of the partition, or the lane began.
+    closed_at_end: Instant,
     queue: VecDeque<Input>,
     held: Permit,
     /// What [`Budget`] sees of our size.
@@ -121,6 +123,7 @@ impl Encoder {
             range_start: position,
             position,
             at_eof: false,
+            closed_at_end: Instant::now(),
             queue: VecDeque::new(),
             held: Permit::default(),
             shown: Arc::default(),
@@ -182,7 +185,7 @@ impl Encoder {
             }
         }
         self.reach_end_of(&records);
-        if let Some(reason) = self.full()
+        if let Some(reason) = self.full().or_else(|| self.at_the_end())
             && !self.close(reason, ctx)?
         {
             self.queue.push_front(Input::Records(records, done));
@@ -221,6 +224,13 @@ impl Encoder {
 
     fn full(&self) -> Option<Reason> {
         self.open.as_ref().and_then(|open| self.rotation.full(open.records(), open.encoded_bytes()))
+    }
+
+    /// Whether the open object of a compacted topic is closed because the end of the partition is reached.
+    fn at_the_end(&self) -> Option<Reason> {
+        let asked = !self.lane.run.is_empty() && self.at_eof && self.open.is_some();
+        let waits = self.lane.at_every_end.load(Ordering::Relaxed);
+        (asked && self.rotation.wants_end(waits, self.closed_at_end.elapsed())).then_some(Reason::End)
     }
 
     fn open_object(&mut self, ctx: &mut Context<Self>) -> &mut OpenObject {
@@ -272,6 +282,9 @@ impl Encoder {
         let closed = open.close(&self.lane, self.position, self.at_eof);
         let closed = closed.map_err(|e| format!("cannot read back the spooled part of an object: {e}"))?;
         self.range_start = self.position;
+        if self.at_eof {
+            self.closed_at_end = Instant::now();
+        }
         let key = self.lane.path.object(closed.meta.range_start);
         tracing::debug!(job = %self.lane.job.id, key, records = closed.meta.records, bytes = closed.body.len(), ?reason, "object closed");
         self.uploader.do_send(Sealed {

@@ -1,7 +1,7 @@
 //! A lane: one partition's way from Kafka to the bucket, and what its actors share.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI32, AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicI64, AtomicU64, Ordering};
 
 use actix::{Message, Recipient};
 use tokio::sync::watch;
@@ -25,6 +25,10 @@ pub struct Lane {
     pub generation: Arc<GenerationRecord>,
     /// Where its objects lie.
     pub path: PartitionPath,
+    /// The run of a compacted topic's instance, which its objects name; empty for a normal topic.
+    pub run: String,
+    /// Objects are closed whenever the end of the partition is seen: somebody waits for that.
+    pub at_every_end: Arc<AtomicBool>,
     /// How far it is.
     pub progress: Arc<Progress>,
     /// Counters of its topic.
@@ -43,10 +47,32 @@ impl Lane {
         progress: Arc<Progress>,
         events: Recipient<LaneEvent>,
     ) -> Arc<Self> {
-        let path = PartitionPath::normal(&partition.topic, generation.generation, partition.partition);
+        let (path, run) = match &job.compacted {
+            Some(one) => {
+                let path = PartitionPath::of_instance(&partition.topic, &one.instance, partition.partition);
+                (path, generation.uuid.clone())
+            }
+            None => {
+                let path = PartitionPath::normal(&partition.topic, generation.generation, partition.partition);
+                (path, String::new())
+            }
+        };
+        let at_every_end = Arc::default();
         let counters = TopicCounters::of(&job.id, &partition.topic);
         let closed = watch::Sender::new(false);
-        Arc::new(Self { number, partition, job, generation, path, progress, counters, closed, events })
+        Arc::new(Self {
+            number,
+            partition,
+            job,
+            generation,
+            path,
+            run,
+            at_every_end,
+            progress,
+            counters,
+            closed,
+            events,
+        })
     }
 
     /// The lane is over: its actors end without a word, its uploads are given up.
@@ -170,6 +196,12 @@ pub struct Progress {
     generation: String,
     tail_written_ms: AtomicI64,
     tail_epoch: AtomicI32,
+    /// Where the end of the partition was seen last; -1 is nowhere.
+    end: AtomicI64,
+    /// When the log was last known to end where the consumer stood; -1 is never.
+    end_ms: AtomicI64,
+    /// Where the last durable object ends that was closed at the end of the partition; -1 is nowhere.
+    closed_at_end: AtomicI64,
 }
 
 /// The end of a list of objects.
@@ -204,6 +236,9 @@ impl Progress {
             moved_ms: AtomicI64::new(super::consumer::now_ms()),
             durable_ms: AtomicI64::new(0),
             encoding: AtomicI64::new(position),
+            end: AtomicI64::new(-1),
+            end_ms: AtomicI64::new(-1),
+            closed_at_end: AtomicI64::new(-1),
         })
     }
 
@@ -246,6 +281,39 @@ impl Progress {
         let written_ms = self.tail_written_ms.load(Ordering::Acquire);
         let leader_epoch = self.tail_epoch.load(Ordering::Acquire);
         (written_ms >= 0).then(|| ListEnd { written_ms, next_offset: self.durable_next(), leader_epoch })
+    }
+
+    /// The consumer saw the end of the partition at `offset`, where it stands.
+    pub fn saw_end(&self, offset: i64, now_ms: i64) {
+        self.end.fetch_max(offset, Ordering::AcqRel);
+        self.end_ms.fetch_max(now_ms, Ordering::AcqRel);
+    }
+
+    /// The partition ended at `end` at `at_ms`. Says something only where the consumer has read that far.
+    pub fn observe_end(&self, end: i64, at_ms: i64) {
+        // Without an end seen by the consumer itself nothing is known of what lies in front of it.
+        if self.end.load(Ordering::Acquire) >= 0 && self.read_next() >= end {
+            self.end_ms.fetch_max(at_ms, Ordering::AcqRel);
+        }
+    }
+
+    /// A durable object that was closed at the end of the partition ends at `next`.
+    pub fn closed_at_end(&self, next: i64) {
+        self.closed_at_end.fetch_max(next, Ordering::AcqRel);
+    }
+
+    /// The largest offset P for which the end of the partition was seen at P, everything below P is durable, and no
+    /// object holds records on both sides of P.
+    pub fn restorable(&self) -> Option<i64> {
+        let end = self.end.load(Ordering::Acquire);
+        let idle = end >= 0 && self.covered() == end;
+        let closed = self.closed_at_end.load(Ordering::Acquire);
+        Some(if idle { end.max(closed) } else { closed }).filter(|offset| *offset >= 0)
+    }
+
+    /// When the log was last known to end where the consumer stood, in milliseconds since 1970-01-01 UTC.
+    pub fn seen_end_ms(&self) -> Option<i64> {
+        Some(self.end_ms.load(Ordering::Acquire)).filter(|ms| *ms >= 0)
     }
 
     /// The encoder turns to the record at `offset`: should it die, that is where.

@@ -30,6 +30,7 @@ pub mod open_object;
 pub mod pool;
 pub mod rate;
 pub mod resolve;
+pub mod run;
 pub mod spool;
 pub mod status;
 pub mod topics;

@@ -155,7 +155,7 @@ impl OpenObject {
             sha256: String::new(),
             nonce: self.nonce.to_string(),
             at_eof,
-            run: String::new(),
+            run: lane.run.clone(),
             gap: String::new(),
         };
         let mut body = Body::new();

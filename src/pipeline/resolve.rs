@@ -8,6 +8,7 @@ use super::consumer::now_ms;
 use super::generation::{Forks, Generations, recorded};
 use super::kept;
 use super::open_object::gap_link;
+use super::run::Run;
 use super::spool::Spool;
 use super::topics::{Sight, TopicWatch};
 use crate::config::{Isolation, Job, Lifecycle, OnRecreate, Retention};
@@ -41,6 +42,8 @@ pub struct Resolver {
     pub(super) topics: Arc<TopicWatch>,
     pub(super) generations: Generations,
     pub(super) forks: Arc<Forks>,
+    /// The run of a compacted topic's instance whose lists these are; `None` for normal topics.
+    pub(super) run: Option<Run>,
 }
 
 /// What this machine has of partitions besides the bucket.
@@ -120,10 +123,10 @@ impl Unresolved {
 
 /// The last object of a partition's list.
 #[derive(Debug, Clone)]
-struct Found {
-    meta: ObjectMeta,
+pub(super) struct Found {
+    pub meta: ObjectMeta,
     /// When it was written, in milliseconds since 1970-01-01 UTC.
-    written_ms: i64,
+    pub written_ms: i64,
 }
 
 /// Where the list is said to end by something else than its objects.
@@ -177,7 +180,39 @@ impl Resolver {
         forks: Arc<Forks>,
     ) -> Arc<Self> {
         let generations = Generations::default();
-        Arc::new(Self { job, store, cluster, cluster_id, local, topics, generations, forks })
+        Arc::new(Self { job, store, cluster, cluster_id, local, topics, generations, forks, run: None })
+    }
+
+    /// A resolver for one run of a compacted topic's instance.
+    pub fn of_run(self: Arc<Self>, run: Run) -> Arc<Self> {
+        let run = Some(run);
+        Arc::new(Self {
+            job: self.job.clone(),
+            store: self.store.clone(),
+            cluster: self.cluster.clone(),
+            cluster_id: self.cluster_id.clone(),
+            local: self.local.clone(),
+            topics: self.topics.clone(),
+            generations: Generations::default(),
+            forks: self.forks.clone(),
+            run,
+        })
+    }
+
+    /// The store's name in keys of local state: two instances of a topic must not share them.
+    pub fn state_url(&self) -> Arc<str> {
+        match &self.job.compacted {
+            Some(one) => format!("{}#{}", self.store.url(), one.instance).into(),
+            None => self.store.url().into(),
+        }
+    }
+
+    /// Where the objects of a partition lie.
+    pub(super) fn path(&self, partition: &TopicPartition, generation: &GenerationRecord) -> PartitionPath {
+        match &self.job.compacted {
+            Some(one) => PartitionPath::of_instance(&partition.topic, &one.instance, partition.partition),
+            None => PartitionPath::normal(&partition.topic, generation.generation, partition.partition),
+        }
     }
 
     /// What the brokers know of many partitions, in a few requests for all. Those whose log range cannot be had are left
@@ -213,6 +248,9 @@ impl Resolver {
 
     /// Decides where `partition` goes on and writes what the decision needs (generation record, gap link).
     pub async fn resolve(&self, partition: &TopicPartition, mut asked: Asked) -> Result<Resolved, Unresolved> {
+        if let Some(run) = &self.run {
+            return self.resolve_in_run(run, partition, asked).await;
+        }
         for _ in 0..MAX_STEPS {
             let generation = self.generation(&partition.topic).await?;
             self.check_isolation(generation.as_deref())?;
@@ -357,20 +395,20 @@ impl Resolver {
     }
 
     fn hint(&self, partition: &TopicPartition, generation: &GenerationRecord) -> Option<state::Committed> {
-        let key = state::key(self.store.url(), &partition.topic, partition.partition);
+        let key = state::key(&self.state_url(), &partition.topic, partition.partition);
         let known = self.local.state.as_ref()?.get(&key)?;
         // A hint with another generation's uuid does not exist.
         (known.generation.to_string() == generation.uuid).then_some(known)
     }
 
     /// The last object of the partition: warm by the local hint (two requests), cold by a search.
-    async fn find_tail(
+    pub(super) async fn find_tail(
         &self,
         partition: &TopicPartition,
         generation: &GenerationRecord,
         hi: i64,
     ) -> Result<Option<Found>, Unresolved> {
-        let path = PartitionPath::normal(&partition.topic, generation.generation, partition.partition);
+        let path = self.path(partition, generation);
         let mut found = None;
         if let Some(hint) = self.hint(partition, generation) {
             found = self.look(&path, generation, hint.tail_start).await?;
@@ -422,7 +460,7 @@ impl Resolver {
         search_tail(&self.store, path, origin, hi).await
     }
 
-    async fn look(
+    pub(super) async fn look(
         &self,
         path: &PartitionPath,
         generation: &GenerationRecord,
@@ -473,14 +511,14 @@ impl Resolver {
     }
 
     /// Writes the gap link [from, to); `false` when somebody else appended first.
-    async fn write_gap(
+    pub(super) async fn write_gap(
         &self,
         partition: &TopicPartition,
         generation: &GenerationRecord,
         from: i64,
         to: i64,
     ) -> Result<bool, Unresolved> {
-        let path = PartitionPath::normal(&partition.topic, generation.generation, partition.partition);
+        let path = self.path(partition, generation);
         let (body, metadata) = gap_link(ObjectMeta {
             generation: generation.uuid.clone(),
             job: self.job.id.clone(),
@@ -497,7 +535,7 @@ impl Resolver {
             sha256: String::new(),
             nonce: String::new(),
             at_eof: false,
-            run: String::new(),
+            run: self.run.as_ref().map_or_else(String::new, |run| run.root.uuid.clone()),
             gap: "retention".to_owned(),
         });
         let key = path.object(from);
@@ -511,7 +549,7 @@ impl Resolver {
         Ok(true)
     }
 
-    async fn log_range(&self, partition: &TopicPartition) -> Result<LogRange, Unresolved> {
+    pub(super) async fn log_range(&self, partition: &TopicPartition) -> Result<LogRange, Unresolved> {
         let ranges = self.log_ranges(std::slice::from_ref(partition)).await?;
         let missing = || Unresolved::Later { why: format!("{partition}: the brokers do not tell its offsets") };
         ranges.get(partition).copied().ok_or_else(missing)
@@ -539,7 +577,7 @@ impl Resolver {
     }
 
     /// The same, as seen after `moment`.
-    async fn topic_after(&self, topic: &str, moment: Instant) -> Result<(String, i32), Unresolved> {
+    pub(super) async fn topic_after(&self, topic: &str, moment: Instant) -> Result<(String, i32), Unresolved> {
         let waited = tokio::time::timeout(PATIENCE, self.topics.sight_after(topic, moment)).await;
         match waited {
             Ok(Sight::There { id, partitions }) => Ok((id.unwrap_or_default(), partitions)),

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::lane::Progress;
+use crate::compacted::TurnStatus;
 use crate::config::Job;
 use crate::kafka::TopicPartition;
 use crate::metrics;
@@ -114,6 +115,7 @@ struct Inner {
     remembered: BTreeMap<TopicPartition, Kept>,
     retention_ms: BTreeMap<String, i64>,
     retention: JobRetention,
+    turns: BTreeMap<String, TurnStatus>,
 }
 
 impl JobStatus {
@@ -174,6 +176,16 @@ impl JobStatus {
         inner.problems.insert(subject.to_owned(), problem);
         drop(inner);
         tracing::error!(job = %self.job.id, subject, problem = %text, "job degraded");
+    }
+
+    /// How the instance of a compacted topic is.
+    pub fn show_turn(&self, topic: &str, turn: TurnStatus) {
+        self.inner().turns.insert(topic.to_owned(), turn);
+    }
+
+    /// The instances of compacted topics, by topic.
+    pub fn turns(&self) -> BTreeMap<String, TurnStatus> {
+        self.inner().turns.clone()
     }
 
     /// What was wrong with `subject` is over.
@@ -276,7 +288,9 @@ impl JobStatus {
             let at = all.entry(partition.topic.to_string()).or_insert(Some(kept.at_ms));
             *at = (*at).min(Some(kept.at_ms));
         }
-        for topic in self.job.topics.literal.iter().filter(|topic| !has_some(topic)) {
+        // An instance of a compacted topic that rests has nothing to protect: its partner reports.
+        let rests = |topic: &str| inner.turns.get(topic).is_some_and(|turn| turn.status == "PASSIVATE");
+        for topic in self.job.topics.literal.iter().filter(|topic| !has_some(topic) && !rests(topic)) {
             if !inner.joined || inner.problems.contains_key(&missing(topic)) {
                 // The series exists from the moment the job does: "never" is a value, not an absence.
                 all.entry(topic.clone()).or_insert(None);
@@ -307,6 +321,7 @@ impl JobStatus {
         let partitions = std::mem::take(&mut inner.partitions);
         inner.remembered =
             partitions.into_iter().filter_map(|(p, s)| Some((p, s.protected.keep(&s.generation)?))).collect();
+        inner.turns.clear();
     }
 
     /// Partitions are ours, besides those that are already, without lanes as yet.

@@ -138,7 +138,12 @@ impl Uploader {
                 let meta = &sealed.meta;
                 sealed.stored();
                 self.tail_start = Some(meta.range_start);
-                lane.progress.stored(now_ms(), meta.leader_epoch);
+                if lane.run.is_empty() {
+                    lane.progress.stored(now_ms(), meta.leader_epoch);
+                }
+                if meta.at_eof {
+                    lane.progress.closed_at_end(meta.next_offset);
+                }
                 lane.progress.durable(meta.next_offset, meta.records, meta.timestamps.map(|(_, max)| max));
                 lane.counters.records.inc_by(meta.records);
                 lane.counters.stored_bytes.inc_by(sealed.body.len());
@@ -203,7 +208,8 @@ impl Upload {
 
     /// Copies the object to disk when uploads fail for long, unless it is stored before. Holds nothing of it meanwhile.
     async fn keep(self: Arc<Self>, sealed: Weak<Sealed>) {
-        loop {
+        // A run of a compacted topic is read again: Kafka keeps what is live.
+        while self.lane.run.is_empty() {
             tokio::time::sleep(KEPT_AFTER).await;
             let Some(fetched) = sealed.upgrade().map(|sealed| sealed.fetched) else { return };
             if !self.troubled.load(Ordering::Relaxed) {
@@ -253,7 +259,7 @@ impl Upload {
         if self.is_another(&self.topics.sight_after(topic, sealed.fetched).await) {
             return Ok(Attempt::Ended(LaneNews::Recreated));
         }
-        if self.forks.superseded(&*self.store, topic, lane.generation.generation).await? {
+        if lane.run.is_empty() && self.forks.superseded(&*self.store, topic, lane.generation.generation).await? {
             return Ok(Attempt::Ended(LaneNews::Superseded));
         }
         // An object that waited for long looks at the tail again: the names before it may have expired while the machine
@@ -276,7 +282,7 @@ impl Upload {
         let Some(head) = self.store.head(&sealed.key).await? else { return Ok(None) };
         let claim = Claim {
             generation: &self.lane.generation.uuid,
-            run: "",
+            run: &self.lane.run,
             nonce: &sealed.meta.nonce,
             range_start: sealed.meta.range_start,
         };

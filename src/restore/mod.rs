@@ -13,6 +13,7 @@
 //! that fails stops, the others go on, and the end says which.
 
 pub mod act;
+pub mod compacted;
 pub mod fetch;
 pub mod gather;
 pub mod groups;
@@ -36,6 +37,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde_json::{Map, Value, json};
 
+use self::compacted::Pins;
 use self::fetch::Throttle;
 use self::groups::GroupReport;
 use self::plan_file::PlanFile;
@@ -64,6 +66,8 @@ pub struct Restore {
     pub kafka: Arc<KafkaConfig>,
     /// Which topics, and their names on the target.
     pub selection: Selection,
+    /// Which instance of compacted topics; `None` is the newest complete snapshot.
+    pub instance: Option<String>,
     /// Which generation; `None` is the newest of each topic.
     pub generation: Option<u32>,
     /// Only these partitions of source topics; empty is all.
@@ -113,6 +117,7 @@ impl Restore {
             storage: request.storage.name.clone(),
             kafka: request.kafka,
             selection: Selection { topics, pattern: request.topics_regex, rename: request.rename },
+            instance: request.instance,
             generation: request.generation,
             partitions: request.partitions.into_iter().collect(),
             times: request.times,
@@ -151,6 +156,7 @@ impl Restore {
             ("topics_regex", json!(self.selection.pattern.as_ref().map(|pattern| pattern.0.as_str()))),
             ("rename", json!(self.selection.rename.as_ref().map(ToString::to_string))),
             ("generation", json!(self.generation)),
+            ("instance", json!(self.instance)),
             ("partitions", json!(self.partitions.iter().map(partition).collect::<Vec<_>>())),
             ("from", json!(self.times.from_ms.map(rfc3339))),
             ("until", json!(self.times.until_ms.map(rfc3339))),
@@ -188,12 +194,22 @@ struct Prepared {
     only_groups: bool,
 }
 
+/// What the store holds of the topics that are wanted.
+struct Looked {
+    mappings: Vec<Mapping>,
+    catalog: Catalog,
+    /// Where snapshots of compacted topics end.
+    limits: BTreeMap<(String, i32), i64>,
+    warnings: Vec<String>,
+}
+
 /// Runs a restore from the first look to the report. Prints to stdout; the exit code says how it went.
 pub async fn run(restore: Restore, stop: Stop) -> Result<Exit> {
     let throttle = Arc::new(Throttle::new(restore.rate_limit));
     // Until the plan is agreed nothing has been changed anywhere: a signal may end it at any point.
+    let mut pins = Pins::new(restore.store.clone(), !restore.dry_run);
     let Prepared { target, mut facts, file, mut saved, resumed, only_groups } = tokio::select! {
-        prepared = prepare(&restore, &throttle) => prepared?,
+        prepared = prepare(&restore, &throttle, &mut pins) => prepared?,
         () = stop.wait() => return Ok(stop.asked().unwrap_or(Exit::Interrupted)),
     };
     if only_groups {
@@ -227,8 +243,10 @@ pub async fn run(restore: Restore, stop: Stop) -> Result<Exit> {
     let mut report = tokio::select! {
         report = act.run(&saved.plan, &progress) => report?,
         () = progress.show(restore.progress_interval) => unreachable!("progress is shown until it is dropped"),
+        () = pins.keep() => unreachable!("pins are kept until that is dropped"),
     };
     progress.clear();
+    pins.release().await;
     let is_wanted = restore.apply_topic_config && report.exit() == Exit::Ok;
     let refused = if is_wanted { settings::apply(&target, &saved.plan, restore.json).await } else { Ok(0) };
     let mode = restore.consumer_groups;
@@ -294,7 +312,7 @@ fn has_groups_left(restore: &Restore, saved: &SavedPlan) -> bool {
 }
 
 /// Finds the unfinished plan of this very restore and looks where its target stands, or makes a new plan.
-async fn prepare(restore: &Restore, throttle: &Throttle) -> Result<Prepared> {
+async fn prepare(restore: &Restore, throttle: &Throttle, pins: &mut Pins) -> Result<Prepared> {
     let target = KafkaTarget::open(&restore.kafka)?;
     let cluster_id = target.cluster_id().await?;
     let request = restore.words();
@@ -324,6 +342,9 @@ async fn prepare(restore: &Restore, throttle: &Throttle) -> Result<Prepared> {
         let done: u64 = resumed.values().map(|resumed| resumed.done).sum();
         saved.plan.warnings =
             vec![format!("going on with the plan of {} ({}): {done} records are there", saved.written, path.display())];
+        for (topic, instance) in instances(&saved.plan) {
+            saved.plan.warnings.extend(pins.pin_again(&topic, &instance.into()).await?);
+        }
         if go_on_with_groups(restore, &target, &mut saved, request, throttle).await?
             && let Some(file) = &file
         {
@@ -337,9 +358,10 @@ async fn prepare(restore: &Restore, throttle: &Throttle) -> Result<Prepared> {
                     --consumer-groups apply";
         return Err(Error::new(Exit::NotFound, what).hint(hint));
     }
-    let (mappings, catalog) = look(restore).await?;
+    let Looked { mappings, catalog, limits, warnings } = look(restore, pins).await?;
     let facts = target.facts(&mappings.iter().map(|mapping| mapping.target.clone()).collect()).await?;
-    let mut plan = decide(restore, mappings, &catalog, &facts)?;
+    let mut plan = decide(restore, mappings, &catalog, limits, &facts)?;
+    plan.warnings.extend(warnings);
     can_create(&target, &plan, restore.json).await?;
     if restore.append {
         let warning = "if_not_empty = \"append\": a restore that is interrupted cannot be gone on with";
@@ -434,12 +456,23 @@ async fn unchanged(target: &KafkaTarget, saved: &SavedPlan, json: bool) -> Resul
 }
 
 /// Which topics are wanted, and what the store holds of them.
-async fn look(restore: &Restore) -> Result<(Vec<Mapping>, Catalog)> {
+async fn look(restore: &Restore, pins: &mut Pins) -> Result<Looked> {
     let available = gather::topics(&restore.store).await?;
     let mappings = restore.selection.resolve(&available).map_err(|refusals| refuse(refusals, restore.json))?;
     let mut catalog = Catalog::default();
+    let (mut limits, mut warnings) = (BTreeMap::new(), Vec::new());
     for source in mappings.iter().map(|mapping| &mapping.source).collect::<BTreeSet<_>>() {
         let Some(mut backup) = gather::outline(&restore.store, source).await? else { continue };
+        if backup.newest().is_none() || restore.instance.is_some() {
+            let instance = restore.instance.as_deref();
+            if let Some(snapshot) = compacted::snapshot(&restore.store, source, instance, pins).await? {
+                refuse_of_snapshots(restore, source)?;
+                limits.extend(snapshot.limits.into_iter().map(|(p, limit)| ((source.clone(), p), limit)));
+                warnings.extend(snapshot.warnings);
+                catalog.topics.insert(source.clone(), snapshot.backup);
+                continue;
+            }
+        }
         let numbers = restore.partitions.iter().filter(|(topic, _)| topic == source).map(|(_, p)| *p);
         let numbers: BTreeSet<i32> = numbers.collect();
         let wanted = (!restore.partitions.is_empty()).then_some(&numbers);
@@ -448,16 +481,57 @@ async fn look(restore: &Restore) -> Result<(Vec<Mapping>, Catalog)> {
         }
         catalog.topics.insert(source.clone(), backup);
     }
-    Ok((mappings, catalog))
+    Ok(Looked { mappings, catalog, limits, warnings })
 }
 
-fn decide(restore: &Restore, topics: Vec<Mapping>, catalog: &Catalog, target: &Target) -> Result<Plan> {
+/// What a snapshot of a compacted topic cannot be asked for.
+fn refuse_of_snapshots(restore: &Restore, topic: &str) -> Result<()> {
+    let refuse = |key: &str, why: &str| {
+        let what = format!("topic {topic} is compacted: {key} {why}");
+        Err(Error::new(Exit::Config, what).hint(format!("leave {key} out for this topic")))
+    };
+    if !restore.times.is_unlimited() {
+        return refuse("from/until", "cannot be kept, because older versions of its keys are not in the backup");
+    }
+    if restore.generation.is_some() {
+        return refuse("generation", "means nothing: it has instances instead");
+    }
+    Ok(())
+}
+
+/// The instances of compacted topics that a plan reads, by topic.
+fn instances(plan: &Plan) -> BTreeSet<(String, String)> {
+    let keys = plan.topics.iter().flat_map(|topic| &topic.partitions).flat_map(|partition| &partition.objects);
+    let names = keys.filter_map(|object| crate::model::key::parse(&object.key));
+    let branches = names.filter_map(|name| Some((name.path.topic, name.path.branch?)));
+    branches.filter(|(_, branch)| crate::model::key::is_instance(branch)).collect()
+}
+
+/// A snapshot ends where it ends; the operator may want less.
+fn within(
+    mut offsets: BTreeMap<(String, i32), Offsets>,
+    limits: BTreeMap<(String, i32), i64>,
+) -> BTreeMap<(String, i32), Offsets> {
+    for (at, limit) in limits {
+        let wanted = offsets.entry(at).or_default();
+        wanted.until = Some(wanted.until.map_or(limit, |until| until.min(limit)));
+    }
+    offsets
+}
+
+fn decide(
+    restore: &Restore,
+    topics: Vec<Mapping>,
+    catalog: &Catalog,
+    limits: BTreeMap<(String, i32), i64>,
+    target: &Target,
+) -> Result<Plan> {
     let request = Request {
         topics,
         generation: restore.generation,
         partitions: (!restore.partitions.is_empty()).then(|| restore.partitions.clone()),
         times: restore.times,
-        offsets: restore.offsets.clone(),
+        offsets: within(restore.offsets.clone(), limits),
         create_topics: restore.create_topics,
         replication_factor: restore.replication_factor,
         append: restore.append,

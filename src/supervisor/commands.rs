@@ -10,7 +10,6 @@ use super::{Ending, Phase, Slot, Supervisor, Wanted};
 use crate::config::Job;
 use crate::error::{Error, Exit, Result};
 use crate::pipeline::consumer::now_ms;
-use crate::pipeline::job::Drain;
 use crate::pipeline::status::Paused;
 
 /// These are the jobs from now on. Those that are the very same (not only equal) as before are not touched.
@@ -76,8 +75,8 @@ impl Handler<Flush> for Supervisor {
             None => Err(self.no_such_job(&job)),
             Some(Phase::Running(open, _)) => {
                 let (tell, told) = oneshot::channel();
-                let flush = open.runner.send(Drain { stop: false });
-                let tell = async move { flush.await.map(|all| tell.send(all)) };
+                let runner = open.runner.clone();
+                let tell = async move { tell.send(runner.drain(false).await) };
                 ctx.spawn(tell.into_actor(self).map(|_, _, _| ()));
                 Ok(told)
             }
@@ -192,7 +191,7 @@ impl Supervisor {
         }
     }
 
-    fn no_such_job(&self, job: &str) -> Error {
+    pub(super) fn no_such_job(&self, job: &str) -> Error {
         crate::error::no_such_job(job, self.slots.keys().map(String::as_str))
     }
 }

@@ -8,6 +8,7 @@
 mod commands;
 mod pauses;
 mod process;
+mod turn;
 mod watch;
 
 use std::collections::BTreeMap;
@@ -19,7 +20,9 @@ use tokio::sync::oneshot;
 
 pub use self::commands::{EndAll, Flush, Pause, Ping, Resume, Swap};
 use self::pauses::Pauses;
-pub use self::process::{OpenJob, Process, Statuses, kafka_error, store_error};
+pub(crate) use self::process::patiently;
+pub use self::process::{OpenJob, Process, Runner, Statuses, kafka_error, store_error};
+pub use self::turn::Turn;
 use crate::config::{Config, Job};
 use crate::error::{Exit, Result};
 use crate::model::slot::{self, Doing, Step, restart_wait};

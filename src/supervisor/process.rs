@@ -8,7 +8,8 @@ use std::time::Duration;
 use actix::prelude::*;
 use tokio::sync::{mpsc, oneshot};
 
-use crate::config::{Config, Job, Place};
+use crate::compacted::{self, LaneParts, Pair};
+use crate::config::{CompactedJob, Config, Job, Place};
 use crate::error::{Error, Exit, Result};
 use crate::kafka::admin::{Cluster, End, TIMEOUT};
 use crate::kafka::consumer::GroupConsumer;
@@ -20,10 +21,12 @@ use crate::pipeline::budget::{Budget, JobBudget};
 use crate::pipeline::clusters::{Clusters, SharedCluster};
 use crate::pipeline::committer::Committer;
 use crate::pipeline::groups::Round;
+use crate::pipeline::job::run::OfRun;
 use crate::pipeline::job::{Drain, FromGroup, JobRunner, Leave, Parts, SaveGroups};
 use crate::pipeline::pool::BatchPool;
 use crate::pipeline::rate::RateLimit;
 use crate::pipeline::resolve::{Local, Resolver, Unresolved};
+use crate::pipeline::run::Run;
 use crate::pipeline::spool::Spool;
 use crate::pipeline::status::JobStatus;
 use crate::pipeline::topics::TopicWatch;
@@ -212,6 +215,10 @@ impl Process {
         until_caught_up: bool,
     ) -> Result<OpenJob> {
         let status = self.status(job);
+        if job.compacted.is_some() && until_caught_up {
+            let what = format!("job {}: one of two instances that take turns never has everything", job.id);
+            return Err(Error::new(Exit::Config, what).hint("run it in the daemon, or without --until-caught-up"));
+        }
         check_store(job, &*store).await?;
         let shared_cluster = self.cluster(job)?;
         let cluster = shared_cluster.cluster.clone();
@@ -225,6 +232,26 @@ impl Process {
         if selected.is_empty() && !until_caught_up {
             return Err(Error::new(Exit::NotFound, format!("job {}: there is no topic for it as yet", job.id))
                 .hint("create one, or correct `topics`"));
+        }
+        if let Some(one) = &job.compacted {
+            return self
+                .open_pair(
+                    job,
+                    one,
+                    compacted::Open {
+                        job: job.clone(),
+                        status,
+                        shared: {
+                            shared_cluster.topics.add(selected.keys().map(String::as_str));
+                            self.shared(job, store.clone(), shared_cluster.topics.clone())
+                        },
+                        store,
+                        cluster: shared_cluster,
+                        cluster_id,
+                        topics: selected,
+                    },
+                )
+                .await;
         }
         let (ended, reached) = oneshot::channel();
         let goal = if until_caught_up { Some(self.goal(job, &cluster, &selected).await?) } else { None };
@@ -249,10 +276,53 @@ impl Process {
             events,
             goal,
             ended,
+            run: None,
         };
         let runner = JobRunner::start_in_arbiter(&self.threads.control(), move |_| JobRunner::new(parts));
         status.solved("start");
-        Ok(OpenJob { job: job.clone(), runner, status, rate, reached: Some(reached) })
+        Ok(OpenJob { job: job.clone(), runner: Runner::Lanes(runner), status, rate, reached: Some(reached) })
+    }
+
+    async fn open_pair(&self, job: &Arc<Job>, one: &CompactedJob, open: compacted::Open) -> Result<OpenJob> {
+        let (status, rate) = (open.status.clone(), open.shared.rate.clone());
+        let pair = Pair::open(self, one, open).await?;
+        status.solved("start");
+        tracing::info!(job = %job.id, instance = one.instance, "one of two instances that take turns");
+        Ok(OpenJob { job: job.clone(), runner: Runner::Pair(pair), status, rate, reached: None })
+    }
+
+    /// Starts the lanes of one run of a compacted topic's instance.
+    pub(crate) fn open_run(&self, parts: &LaneParts, run: Run, of_run: OfRun) -> Result<Addr<JobRunner>> {
+        let (job, shared) = (&parts.job, parts.shared.clone());
+        let partitions = run.root.partitions as usize;
+        // What a run has not made durable is read again: no objects are kept for it.
+        let (local, forks) = (Local { state: self.state.clone(), spool: None }, shared.forks.clone());
+        let (store, cluster, topics) = (parts.store.clone(), parts.cluster.clone(), shared.topics.clone());
+        let resolver =
+            Resolver::new(job.clone(), store, cluster.cluster.clone(), parts.cluster_id.clone(), local, topics, forks)
+                .of_run(run);
+        let (groups, events) = self.join(job, &BTreeSet::new(), partitions)?;
+        let (ended, _) = oneshot::channel();
+        let parts = Parts {
+            job: job.clone(),
+            shared,
+            resolver,
+            status: parts.status.clone(),
+            cluster,
+            io: self.io.clone(),
+            topics: BTreeSet::from([parts.topic.clone()]),
+            groups,
+            events,
+            goal: None,
+            ended,
+            run: Some(of_run),
+        };
+        Ok(JobRunner::start_in_arbiter(&self.threads.control(), move |_| JobRunner::new(parts)))
+    }
+
+    /// Where jobs run.
+    pub(crate) fn control(&self) -> actix_rt::ArbiterHandle {
+        self.threads.control()
     }
 
     fn shared(&self, job: &Job, store: Arc<dyn Store>, topics: Arc<TopicWatch>) -> Shared {
@@ -286,7 +356,7 @@ impl Process {
         let topics: Vec<String> = topics.iter().cloned().collect();
         let mut groups = Vec::new();
         // A one-shot run of no topic at all has nobody to read it; there is no subscription to nothing either.
-        let tasks = if topics.is_empty() { 0 } else { job.tasks_max as usize };
+        let tasks = if topics.is_empty() && job.compacted.is_none() { 0 } else { job.tasks_max as usize };
         for task in 0..tasks {
             let settings = ConsumerSettings {
                 group_id: job.group_id.clone(),
@@ -318,9 +388,16 @@ impl Process {
         for (topic, partitions) in selected {
             check_name(job, topic, *partitions)?;
             let policy = setting(topic, "cleanup.policy").unwrap_or_default();
-            if policy.split(',').any(|p| p.trim() == "compact") && !job.allow_compacted {
+            let is_compacted = policy.split(',').any(|p| p.trim() == "compact");
+            // Only the mock cluster has no settings at all.
+            if job.compacted.is_some() && !is_compacted && !policy.is_empty() {
+                let what = format!("job {}: topic {topic} is not compacted (cleanup.policy={policy})", job.id);
+                return Err(Error::new(Exit::Config, what).hint("back it up with type = \"backup\""));
+            }
+            if is_compacted && job.compacted.is_none() && !job.allow_compacted {
                 return Err(Error::new(Exit::Config, format!("job {}: topic {topic} is compacted", job.id)).hint(
-                    "a record-by-record backup of it grows for ever; set allow_compacted = true to have it all the same",
+                    "a record-by-record backup of it grows for ever; write type = \"compacted\" to have one complete copy, or \
+                     set allow_compacted = true to have every record all the same",
                 ));
             }
             let largest: u64 = setting(topic, "max.message.bytes").and_then(|v| v.parse().ok()).unwrap_or(1024 * 1024);
@@ -368,12 +445,47 @@ impl Process {
     }
 }
 
+/// What runs a job.
+#[derive(Clone)]
+pub enum Runner {
+    /// The lanes of all its partitions.
+    Lanes(Addr<JobRunner>),
+    /// One of two instances that take turns.
+    Pair(Pair),
+}
+
+impl Runner {
+    /// Whether it is alive.
+    pub fn connected(&self) -> bool {
+        match self {
+            Self::Lanes(runner) => runner.connected(),
+            Self::Pair(pair) => pair.connected(),
+        }
+    }
+
+    /// Makes durable what was read; `stop` also stops reading. `false`: not everything.
+    pub async fn drain(&self, stop: bool) -> bool {
+        match self {
+            Self::Lanes(runner) => runner.send(Drain { stop }).await.unwrap_or(false),
+            Self::Pair(pair) => pair.drain(stop).await,
+        }
+    }
+
+    /// Ends: nothing is written afterwards.
+    pub async fn leave(&self) {
+        match self {
+            Self::Lanes(runner) => _ = runner.send(Leave).await,
+            Self::Pair(pair) => pair.leave().await,
+        }
+    }
+}
+
 /// A job that runs.
 pub struct OpenJob {
     /// What it was opened with.
     pub job: Arc<Job>,
-    /// Its actor.
-    pub runner: Addr<JobRunner>,
+    /// What runs it.
+    pub runner: Runner,
     /// How it is.
     pub status: Arc<JobStatus>,
     rate: Arc<RateLimit>,
@@ -395,15 +507,19 @@ impl OpenJob {
     /// Saves the positions of consumer groups now.
     pub async fn save_groups(&self) -> Round {
         let ended = |error: MailboxError| Round { problems: vec![error.to_string()], ..Round::default() };
-        self.runner.send(SaveGroups).await.unwrap_or_else(ended)
+        match &self.runner {
+            Runner::Lanes(runner) => runner.send(SaveGroups).await.unwrap_or_else(ended),
+            // It has no end to save at: its lanes save now and then.
+            Runner::Pair(_) => Round::default(),
+        }
     }
 
     /// Makes durable what was read, for at most `timeout`, then leaves the groups. `false` when time ran out: what was
     /// not durable by then is read again at the next start.
     pub async fn end(self, timeout: Duration) -> bool {
-        let drained = tokio::time::timeout(timeout, self.runner.send(Drain { stop: true })).await;
-        let drained = matches!(drained, Ok(Ok(true)));
-        let _ = self.runner.send(Leave).await;
+        let drained = tokio::time::timeout(timeout, self.runner.drain(true)).await;
+        let drained = matches!(drained, Ok(true));
+        self.runner.leave().await;
         drained
     }
 }
@@ -475,7 +591,7 @@ async fn await_empty_group(job: &Job, cluster: &Cluster) -> Result<()> {
 }
 
 /// Repeats a call to the brokers for a while.
-async fn patiently<T, Fut>(mut call: impl FnMut() -> Fut) -> Result<T>
+pub(crate) async fn patiently<T, Fut>(mut call: impl FnMut() -> Fut) -> Result<T>
 where
     Fut: Future<Output = Result<T, KafkaError>>,
 {

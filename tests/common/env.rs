@@ -55,6 +55,13 @@ impl Env {
         self
     }
 
+    /// Storage `main` is this bucket, which another test environment has, too.
+    #[must_use]
+    pub fn sharing(mut self, bucket: &Bucket) -> Self {
+        self.bucket = bucket.clone();
+        self
+    }
+
     /// Defines a storage; without one called `main` there is one for [`Self::bucket`] on the shared S3.
     #[must_use]
     pub fn storage(mut self, name: &str, endpoint: &str, bucket: &Bucket) -> Self {
@@ -94,10 +101,10 @@ impl Env {
     /// Defines a backup job on cluster and storage `main` (unless `lines` say otherwise).
     #[must_use]
     pub fn job(mut self, id: &str, topics: &[&str], lines: &str) -> Self {
-        let mut text = format!("type = \"backup\"\ntopics = {topics:?}\n");
-        for key in ["kafka", "storage"] {
+        let mut text = format!("topics = {topics:?}\n");
+        for (key, value) in [("type", "backup"), ("kafka", "main"), ("storage", "main")] {
             if !lines.lines().any(|line| line.trim_start().starts_with(key)) {
-                writeln!(text, "{key} = \"main\"").unwrap();
+                writeln!(text, "{key} = {value:?}").unwrap();
             }
         }
         text.push_str(lines);

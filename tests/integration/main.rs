@@ -7,6 +7,7 @@
 mod common;
 
 mod check;
+mod compacted;
 mod control;
 mod crash;
 mod faults;

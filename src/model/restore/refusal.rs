@@ -50,7 +50,9 @@ pub enum Refusal {
         partition: i32,
     },
     /// The topic was backed up as a compacted one.
-    #[error("topic {topic} was backed up as a compacted topic; restoring its snapshots is not supported yet")]
+    #[error(
+        "topic {topic} was backed up as a compacted topic, and no complete snapshot of it is there; name an instance to restore what it has so far"
+    )]
     OnlyInstances {
         /// The source.
         topic: String,

@@ -8,6 +8,7 @@ mod failures;
 mod group;
 mod groups;
 mod retention;
+pub mod run;
 mod watch;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -20,6 +21,7 @@ use futures_util::StreamExt;
 
 use self::failures::{Failures, patience};
 pub use self::groups::SaveGroups;
+use self::run::OfRun;
 use super::clusters::SharedCluster;
 use super::committer::{Forget, GroupCommit, Register, Remember};
 use super::consumer::Consumer;
@@ -94,6 +96,10 @@ pub struct JobRunner {
     /// Another process took our place in the group.
     fenced: bool,
     draining: bool,
+    /// The lanes are those of a run of a compacted topic's instance.
+    run: Option<OfRun>,
+    /// Partitions of that topic that were taken.
+    taken: BTreeSet<TopicPartition>,
 }
 
 /// An event of group member `task`.
@@ -156,12 +162,14 @@ pub struct Parts {
     pub goal: Option<BTreeMap<TopicPartition, i64>>,
     /// Told when the goal is reached or cannot be; dropped when the runner ends.
     pub ended: tokio::sync::oneshot::Sender<Result<(), Unresolved>>,
+    /// The lanes are those of a run of a compacted topic's instance.
+    pub run: Option<OfRun>,
 }
 
 impl JobRunner {
     /// A runner of these parts.
     pub fn new(parts: Parts) -> Self {
-        let Parts { job, shared, resolver, status, cluster, io, topics, groups, events, goal, ended } = parts;
+        let Parts { job, shared, resolver, status, cluster, io, topics, groups, events, goal, ended, run } = parts;
         let keeper = GroupKeeper::new(job.clone(), shared.store.clone(), cluster.clone());
         Self {
             job,
@@ -184,6 +192,8 @@ impl JobRunner {
             saving_groups: false,
             fenced: false,
             draining: false,
+            run,
+            taken: BTreeSet::new(),
         }
     }
 
@@ -304,9 +314,10 @@ impl JobRunner {
         let recipient = ctx.address().recipient();
         let job = self.job.clone();
         let lane = Lane::new(lane_number(), partition.clone(), job, resolved.generation, progress, recipient);
+        lane.at_every_end.store(self.at_every_end(), Ordering::Relaxed);
         self.shared.committer.do_send(Register {
             lane: lane.number,
-            store_url: self.shared.store.url().into(),
+            store_url: self.resolver.state_url(),
             group: Arc::new(Commits(self.tasks[task].group.clone())) as Arc<dyn GroupCommit>,
         });
         let begin = Beginning {
@@ -380,9 +391,15 @@ impl JobRunner {
                 self.failed(partition, position, "the position is not in the log any more");
             }
             LaneNews::TailGone => self.failed(partition, position, "the last object is gone from the bucket"),
-            LaneNews::Foreign { key, why } => self.failed(partition, position, &format!("{key} is not ours: {why}")),
+            LaneNews::Foreign { key, why } => {
+                self.failed(partition, position, &format!("{key} is not ours: {why}"));
+                self.wait_for_go_on(partition);
+            }
             LaneNews::Failed { why } => self.failed(partition, position, &why),
             LaneNews::Died { stage, at } => self.failed(partition, at, &format!("the {stage} died")),
+        }
+        if self.waits(partition) {
+            return self.close(partition);
         }
         let (generations, topic, addr) = (self.resolver.clone(), partition.topic.clone(), ctx.address());
         let partition = partition.clone();
@@ -474,6 +491,8 @@ impl Actor for JobRunner {
         self.keep_groups(ctx);
         self.watch_retention(ctx);
         self.tell_if_reached();
+        let seen = self.shared.topics.changes().borrow().clone();
+        self.take_partitions(&seen);
     }
 }
 
@@ -502,6 +521,9 @@ impl Handler<Resolutions> for JobRunner {
         self.begin(task, resolved, ctx);
         for (partition, why) in failed {
             self.status.problem(&partition.to_string(), why.to_string(), why.needs_operator());
+            if matches!(why, Unresolved::Foreign { .. }) && self.wait_for_go_on(&partition) {
+                continue;
+            }
             let attempts = self.unresolved.entry(partition.clone()).or_default();
             *attempts += 1;
             let attempt = *attempts + 2;
@@ -517,7 +539,7 @@ impl Handler<Again> for JobRunner {
     type Result = ();
 
     fn handle(&mut self, Again(task, mut partitions): Again, ctx: &mut Self::Context) {
-        partitions.retain(|p| !self.lanes.contains_key(p) && self.owner(p) == Some(task));
+        partitions.retain(|p| !self.waits(p) && !self.lanes.contains_key(p) && self.owner(p) == Some(task));
         self.resolve(task, partitions, ctx);
     }
 }

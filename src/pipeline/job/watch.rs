@@ -82,7 +82,7 @@ impl JobRunner {
     }
 
     fn ask_for_topics(&self, ctx: &Context<Self>) {
-        if self.goal.is_some() {
+        if self.goal.is_some() || self.run.is_some() {
             return;
         }
         let (cluster, addr) = (self.cluster.clone(), ctx.address());
@@ -137,7 +137,7 @@ impl JobRunner {
             let assigned = self.tasks[task].assigned.iter();
             let left_out = |p: &&TopicPartition| {
                 let resting = self.under_way.get(*p).is_none_or(|since| since.elapsed() > LEFT_OUT);
-                resting && !self.lanes.contains_key(*p)
+                resting && !self.lanes.contains_key(*p) && !self.waits(p)
             };
             let left_out: Vec<_> = assigned.filter(left_out).cloned().collect();
             if !left_out.is_empty() {
@@ -192,6 +192,7 @@ struct Changed(Sights);
 
 impl StreamHandler<Changed> for JobRunner {
     fn handle(&mut self, Changed(seen): Changed, ctx: &mut Self::Context) {
+        self.take_partitions(&seen);
         self.check_ids(&seen, ctx);
     }
 
@@ -207,6 +208,11 @@ impl Handler<Ends> for JobRunner {
             Err(error) => return self.kafka_trouble(&error, false),
         };
         self.status.observe_ends(at, &ends);
+        for (partition, end) in &ends {
+            if let Some(running) = self.lanes.get(partition) {
+                running.lane.progress.observe_end(*end, at);
+            }
+        }
         self.kafka_answered();
         let lanes = &self.lanes;
         let state = |p: &TopicPartition| {

@@ -64,6 +64,7 @@ pub(crate) fn any_job(id: &str, topic: &str) -> Job {
         groups_interval: Duration::from_secs(60),
         retention: Retention::Keep,
         lifecycle: Lifecycle::Manage,
+        compacted: None,
     }
 }
 

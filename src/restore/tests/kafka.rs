@@ -111,6 +111,7 @@ fn restore(bed: &Bed, kafka: &Arc<KafkaConfig>, target: &str) -> Restore {
         storage: "backup".to_owned(),
         kafka: kafka.clone(),
         selection: Selection { topics: vec![format!("t:{target}")], ..Selection::default() },
+        instance: None,
         generation: None,
         partitions: BTreeSet::new(),
         times: Times::default(),

@@ -1,0 +1,203 @@
+//! Requests of the machine, carried out: each ends in exactly one event, also when it fails.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Instant;
+
+use futures_util::{StreamExt, stream};
+
+use super::bucket::{AT_ONCE, Bucket, BucketError};
+use super::lanes::LaneParts;
+use super::title::{Scan, title};
+use crate::config::Isolation;
+use crate::kafka::admin::{End, TIMEOUT};
+use crate::kafka::coordination::Coordination;
+use crate::kafka::{KafkaError, Kind, TopicPartition};
+use crate::model::compacted::look::SeenObject;
+use crate::model::compacted::record::{COMPACTED_FORMAT_VERSION, RunRecord, TermRecord};
+use crate::model::compacted::{Claim, Event, Message, MessageKey, Name, Now, Offsets, TermAnswer, look};
+use crate::pipeline::consumer::now_ms;
+use crate::pipeline::generation::recorded;
+use crate::pipeline::open_object::boot_time;
+use crate::pipeline::topics::Sight;
+
+/// Objects deleted at most under one proof: the next batch looks again.
+const BATCH_OBJECTS: usize = 1000;
+
+/// What a request needs.
+#[derive(Clone)]
+pub(super) struct Hands {
+    pub parts: LaneParts,
+    pub bucket: Arc<Bucket>,
+    pub coordination: Option<Arc<Coordination>>,
+    pub key: MessageKey,
+    pub instance: Name,
+}
+
+/// Why a request failed.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Trouble {
+    /// The bucket.
+    #[error(transparent)]
+    Bucket(#[from] BucketError),
+    /// The brokers of the topic, or of the coordination topic.
+    #[error(transparent)]
+    Kafka(#[from] KafkaError),
+    /// Anything else.
+    #[error("{0}")]
+    Other(String),
+}
+
+impl Trouble {
+    /// Another process is this instance now.
+    pub fn is_fenced(&self) -> bool {
+        matches!(self, Self::Kafka(error) if error.kind == Kind::Fenced)
+    }
+}
+
+/// Now, by both clocks.
+pub(super) fn now() -> Now {
+    Now { wall_ms: now_ms(), boot_ms: i64::try_from(boot_time().as_millis()).unwrap_or(i64::MAX) }
+}
+
+impl Hands {
+    /// Looks at the bucket.
+    pub async fn look(&self, fresh: bool) -> Result<Event, Trouble> {
+        let seen = self.bucket.look(fresh).await?;
+        Ok(Event::Bucket(look(&seen, &self.instance)))
+    }
+
+    /// Creates the record of a run before anything of it is read.
+    pub async fn create_run(&self, number: u64, after_term: u64) -> Result<Event, Trouble> {
+        let parts = &self.parts;
+        let Sight::There { id, partitions } = parts.shared.topics.sight_after(&parts.topic, Instant::now()).await
+        else {
+            return Err(Trouble::Other(format!("topic {} does not exist", parts.topic)));
+        };
+        // Before the offsets are asked for: the scan may not have begun later than it says.
+        let started_ms = now_ms();
+        let all: Vec<_> = (0..partitions).map(|p| TopicPartition::new(parts.topic.as_str(), p)).collect();
+        let asked = parts.cluster.cluster.offsets(&all, End::Earliest, Isolation::ReadUncommitted, TIMEOUT).await?;
+        let mut origins = Offsets::new();
+        for (at, offset) in asked {
+            origins.insert(at.partition, offset?);
+        }
+        let record = RunRecord {
+            format_version: COMPACTED_FORMAT_VERSION,
+            number,
+            run: uuid::Uuid::new_v4().to_string().into(),
+            topic: parts.topic.clone(),
+            instance: self.instance.clone(),
+            job: parts.job.id.clone(),
+            cluster_id: parts.cluster_id.clone(),
+            topic_id: id.unwrap_or_default(),
+            isolation: recorded(parts.job.isolation),
+            started_ms,
+            after_term,
+            partitions: u32::try_from(partitions).unwrap_or(0),
+            origins,
+        };
+        let run = self.bucket.create_run(&record).await?;
+        Ok(Event::RunCreated { run: run.run, started_ms: run.started_ms })
+    }
+
+    /// Proves that no newer process is this instance, by writing its state in a transaction.
+    async fn prove(&self, state: &Message) -> Result<(), Trouble> {
+        let coordination = self.coordination.as_ref();
+        let coordination = coordination.ok_or_else(|| Trouble::Other("the coordination topic is away".to_owned()))?;
+        self.write(coordination, state).await
+    }
+
+    async fn write(&self, coordination: &Coordination, state: &Message) -> Result<(), Trouble> {
+        let bytes = self.key.to_bytes().and_then(|key| Ok((key, state.to_bytes()?)));
+        let (key, value) = bytes.map_err(|error| Trouble::Other(error.to_string()))?;
+        Ok(coordination.write(key, value).await?)
+    }
+
+    /// Announces the own state.
+    pub async fn publish(&self, state: &Message) -> Result<(), Trouble> {
+        self.prove(state).await
+    }
+
+    /// Creates a TERM, when this process is the instance and the bucket holds what is claimed. `stored` is where the
+    /// lanes know the objects to end.
+    pub async fn create_term(
+        &self,
+        number: u64,
+        claim: Claim,
+        state: &Message,
+        stored: &Offsets,
+    ) -> Result<Event, Trouble> {
+        self.prove(state).await?;
+        let unknown = |run: &Name| Trouble::Other(format!("the record of run {run} was not read"));
+        let term = match claim {
+            Claim::Title { run, started_ms, ended_ms, ends } => {
+                let record = self.bucket.run(&run).ok_or_else(|| unknown(&run))?;
+                let objects = self.bucket.list_own().await?;
+                let scan = Scan { started_ms, ended_ms };
+                title(&record, number, scan, &ends, stored, &objects)
+                    .ok_or_else(|| Trouble::Other("the bucket does not hold what the lanes have stored".to_owned()))?
+            }
+            Claim::Void { run } => TermRecord {
+                format_version: COMPACTED_FORMAT_VERSION,
+                term: number,
+                topic: self.parts.topic.clone(),
+                instance: self.instance.clone(),
+                run,
+                void: true,
+                created_ms: now_ms(),
+                scan_started_ms: 0,
+                scan_ended_ms: 0,
+                partitions: BTreeMap::new(),
+                objects: 0,
+                bytes: 0,
+            },
+        };
+        Ok(Event::Term(self.bucket.create_term(&term).await))
+    }
+
+    /// Deletes objects of the own folder that the last look listed, but those of the run `keep`: one attempt each, none
+    /// after `good_until_boot_ms`.
+    pub async fn delete(&self, keep: Option<Name>, good_until_boot_ms: i64, state: &Message) -> Result<Event, Trouble> {
+        self.prove(state).await?;
+        let kept = |object: &SeenObject| {
+            keep.as_ref().is_some_and(|keep| object.facts.as_ref().is_some_and(|facts| facts.run == *keep))
+        };
+        let listed = self.bucket.last_listed().await;
+        let keys: Vec<String> =
+            listed.iter().filter(|object| !kept(object)).filter_map(|object| self.bucket.own_key(object)).collect();
+        let store = self.bucket.store();
+        let each = stream::iter(keys.into_iter().take(BATCH_OBJECTS)).map(|key| async move {
+            #[cfg(debug_assertions)]
+            crate::failpoint::before_delete(&key).await;
+            if now().boot_ms >= good_until_boot_ms {
+                return Ok(false);
+            }
+            store.delete(&key).await.map(|()| true)
+        });
+        let (mut deleted, mut failed) = (0_u64, None);
+        let mut each = each.buffer_unordered(AT_ONCE);
+        while let Some(answer) = each.next().await {
+            match answer {
+                Ok(sent) => deleted += u64::from(sent),
+                Err(error) => failed = Some(error),
+            }
+        }
+        if let Some(error) = &failed {
+            tracing::warn!(topic = %self.parts.topic, instance = %self.instance, %error, "an object was not deleted");
+        }
+        tracing::info!(topic = %self.parts.topic, instance = %self.instance, objects = deleted, "objects deleted");
+        // A failure that is the server's own word leaves nothing on its way; it comes again with the next batch.
+        let unanswered = failed.is_some_and(|error| error.is_transient());
+        Ok(Event::Deleted { all_answered: !unanswered })
+    }
+}
+
+/// What an answer of a TERM means for people.
+pub(super) fn term_text(answer: &Event) -> Option<&'static str> {
+    match answer {
+        Event::Term(TermAnswer::Taken) => Some("the other instance was first"),
+        Event::Term(TermAnswer::Unknown) => Some("it is not known whether the TERM was created; the bucket will tell"),
+        _ => None,
+    }
+}

@@ -1,0 +1,207 @@
+//! What people see of a compacted topic: log events, problems of the job, and the facts behind status and metrics.
+
+use std::sync::Arc;
+
+use crate::metrics;
+use crate::model::compacted::deletion::Refused;
+use crate::model::compacted::{Notice, Phase, State, Status, WhyScan};
+use crate::pipeline::consumer::now_ms;
+use crate::pipeline::status::JobStatus;
+
+/// One instance of a compacted topic, as `/-/status` shows it. Times are milliseconds since 1970-01-01 UTC.
+#[derive(Debug, Clone, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+pub struct TurnStatus {
+    /// The instance.
+    pub instance: String,
+    /// `ACTIVATE`, `PASSIVATE` or `CATCHING_UP`.
+    pub status: String,
+    /// What it is doing, in a word.
+    pub phase: String,
+    /// Since when.
+    pub since_ms: i64,
+    /// Its run, empty without one.
+    pub run: String,
+    /// The highest valid TERM, 0 without one.
+    pub term: u64,
+    /// Whose that is; empty without one.
+    pub owner: String,
+    /// What is durable of what the topic holds, from 0 to 1; none without lanes.
+    pub progress: Option<f64>,
+    /// When a scan will be complete if it goes on as it did.
+    pub expected_end_ms: Option<i64>,
+    /// Offsets it announced last, over all partitions.
+    pub announced_offsets: i64,
+    /// Offsets that its objects reach, over all partitions.
+    pub reached_offsets: i64,
+    /// When the owner last changed.
+    pub last_swap_ms: Option<i64>,
+    /// Nothing was heard of the partner for `partner_timeout`.
+    pub partner_silent: bool,
+    /// When the partner was last heard of.
+    pub partner_heard_ms: Option<i64>,
+    /// Deletions that were not allowed, since the start.
+    pub refused_deletions: u64,
+    /// Deleted keys may have survived in its snapshot.
+    pub tainted: bool,
+    /// How long the last scan took, in seconds.
+    pub last_scan_seconds: Option<f64>,
+}
+
+/// What is said of one instance of one topic.
+pub(super) struct Report {
+    pub status: Arc<JobStatus>,
+    pub topic: String,
+    pub instance: String,
+    pub now: TurnStatus,
+}
+
+fn status_word(status: Status) -> &'static str {
+    match status {
+        Status::Activate => "ACTIVATE",
+        Status::Passivate => "PASSIVATE",
+        Status::CatchingUp => "CATCHING_UP",
+    }
+}
+
+fn phase_word(phase: &Phase) -> &'static str {
+    match phase {
+        Phase::Starting { .. } => "starting",
+        Phase::Resting => "resting",
+        Phase::Preparing { .. } => "preparing",
+        Phase::Scanning { .. } => "scanning",
+        Phase::Owning { .. } => "owning",
+        Phase::HandingOver { .. } => "handing over",
+        Phase::Reclaiming { .. } => "reclaiming",
+        Phase::Clearing { .. } => "clearing",
+    }
+}
+
+impl Report {
+    /// Nothing is known as yet.
+    pub fn new(status: Arc<JobStatus>, topic: &str, instance: &str) -> Self {
+        let now = TurnStatus { instance: instance.to_owned(), since_ms: now_ms(), ..TurnStatus::default() };
+        Self { status, topic: topic.to_owned(), instance: instance.to_owned(), now }
+    }
+
+    /// Takes over what the machine knows, and shows it.
+    pub fn show(&mut self, state: &State) {
+        let now = &mut self.now;
+        let phase = phase_word(state.phase());
+        if now.phase != phase {
+            tracing::info!(job = %self.status.job.id, topic = %self.topic, instance = %self.instance, from = %now.phase,
+                to = phase, "compacted instance");
+            (now.phase, now.since_ms) = (phase.to_owned(), now_ms());
+        }
+        now.status = status_word(state.status()).to_owned();
+        now.run = state.followed().map(ToString::to_string).unwrap_or_default();
+        now.tainted = state.is_tainted();
+        if let Some(owner) = state.view().and_then(|view| view.owner.as_ref()) {
+            if owner.number != now.term {
+                now.last_swap_ms = Some(owner.created_ms);
+            }
+            (now.term, now.owner) = (owner.number, owner.instance.to_string());
+        }
+        self.status.show_turn(&self.topic, now.clone());
+    }
+
+    /// The partner was heard of.
+    pub fn heard(&mut self) {
+        if std::mem::take(&mut self.now.partner_silent) {
+            self.trouble("partner", None, false);
+        }
+    }
+
+    /// Something fails, or does so no more.
+    pub fn trouble(&self, what: &str, why: Option<String>, needs_operator: bool) {
+        let subject = format!("{} {what}", self.topic);
+        match why {
+            Some(why) => self.status.problem(&subject, why, needs_operator),
+            None => self.status.solved(&subject),
+        }
+    }
+
+    /// Tells the operator.
+    pub fn say(&mut self, notice: &Notice) {
+        let (job, topic, instance) = (&self.status.job.id.clone(), &self.topic.clone(), &self.instance.clone());
+        macro_rules! event {
+            ($level:ident, $($rest:tt)*) => {
+                tracing::$level!(job = %job, topic = %topic, instance = %instance, $($rest)*)
+            };
+        }
+        match notice {
+            Notice::ScanBegan { run, why } => {
+                self.now.expected_end_ms = None;
+                let why = match why {
+                    WhyScan::First => "nothing has been backed up yet",
+                    WhyScan::Asked => "the active instance asks for it",
+                    WhyScan::Silence => "the partner is silent",
+                    WhyScan::Swap => "by hand",
+                    WhyScan::Resumed => "it had begun before the restart",
+                };
+                event!(info, run = %run, why, "scan begins");
+            }
+            Notice::TookOver { term } => {
+                self.now.last_swap_ms = Some(now_ms());
+                for subject in ["scan", "successor", "partner", "snapshot"] {
+                    self.trouble(subject, None, false);
+                }
+                event!(info, term, "owner of the snapshot");
+            }
+            Notice::HandingOver { term } => event!(info, term, "handing over to the other instance"),
+            Notice::Cleared => event!(info, "the folder is empty"),
+            Notice::ScanAbandoned { term } => {
+                event!(info, term, "scan abandoned: the other instance has a newer snapshot")
+            }
+            Notice::WantsSuccessor => event!(info, "asks the other instance to take over"),
+            Notice::ScanTooSlow { took_ms, limit_ms } => {
+                metrics::error("compacted", "scan_too_slow");
+                let why = format!(
+                    "the scan took {} s, but a key that was deleted is certain to be seen for {} s only \
+                     (half of delete.retention.ms): it begins again; raise delete.retention.ms of topic {topic} to at \
+                     least {} ms, or make the scan faster (rate_limit, memory.budget)",
+                    took_ms / 1000,
+                    limit_ms / 1000,
+                    took_ms.saturating_mul(4)
+                );
+                self.trouble("scan", Some(why), false);
+            }
+            Notice::Tainted { behind_ms, limit_ms } => {
+                let why = format!(
+                    "the snapshot is tainted: it was {} s behind, and deleted keys are certain to be seen for {} s only \
+                     (half of delete.retention.ms), so that some may have survived in it; a successor is asked for",
+                    behind_ms / 1000,
+                    limit_ms / 1000
+                );
+                self.trouble("snapshot", Some(why), false);
+            }
+            Notice::SuccessorTooSlow { term } => {
+                let why = format!(
+                    "TERM {term} of the other instance did not catch up within partner_timeout; this one goes on"
+                );
+                self.trouble("successor", Some(why), false);
+            }
+            Notice::PartnerSilent => {
+                self.now.partner_silent = true;
+                let why = "nothing was heard of an active partner for partner_timeout: does the other instance run?";
+                self.trouble("partner", Some(why.to_owned()), false);
+            }
+            Notice::SameInitialStatus => {
+                let why = "the other instance has the same initial_status; write ACTIVATE in one of the two jobs and \
+                           PASSIVATE in the other";
+                self.trouble("initial_status", Some(why.to_owned()), false);
+            }
+            Notice::SnapshotDamaged { term } => {
+                let why = format!("objects of TERM {term} are gone: somebody deleted them; a successor is asked for");
+                self.trouble("snapshot", Some(why), false);
+            }
+            Notice::DeletionRefused(why) => {
+                self.now.refused_deletions += 1;
+                metrics::compacted_refused(job, topic, instance);
+                match why {
+                    Refused::Pinned { .. } => event!(info, %why, "deletion refused"),
+                    _ => event!(warn, %why, "deletion refused"),
+                }
+            }
+        }
+    }
+}

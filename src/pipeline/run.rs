@@ -1,0 +1,102 @@
+//! Where a partition of a compacted topic goes on in a run of an instance.
+//!
+//! Simpler than for a normal topic: the run's record is the root of the list, there are no generations and no hints to
+//! judge, and what the list does not hold is read again from Kafka.
+//!
+//! | seen | do |
+//! |---|---|
+//! | topic id differs from the run's | refuse: the run is of a topic that is gone |
+//! | log truncated below the end of the list | refuse: the snapshot holds records that never were |
+//! | an object of another run where ours goes on | wait until it was deleted (C1), never adopt it |
+//! | the list ends at S > hi | wait and ask again |
+//! | the list ends at S, lo <= S | S |
+//! | the list ends at S < lo | gap link [S, lo), then lo; the snapshot is tainted |
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use super::resolve::{Asked, Found, Resolved, Resolver, Unresolved};
+use crate::kafka::TopicPartition;
+use crate::model::chain::GenerationRecord;
+
+/// A run, as its lanes see it.
+#[derive(Debug, Clone)]
+pub struct Run {
+    /// The root of its lists: what the run's record says, in the form that lanes know.
+    pub root: Arc<GenerationRecord>,
+    /// Kafka had deleted records before the run could read them.
+    pub lost: Arc<AtomicBool>,
+}
+
+impl Resolver {
+    /// Decides where `partition` goes on in `run`.
+    pub(super) async fn resolve_in_run(
+        &self,
+        run: &Run,
+        partition: &TopicPartition,
+        asked: Asked,
+    ) -> Result<Resolved, Unresolved> {
+        let root = &run.root;
+        let (id, _) = self.topic_after(&partition.topic, asked.log.at).await?;
+        if !id.is_empty() && !root.topic_id.is_empty() && id != root.topic_id {
+            let what = format!(
+                "topic {} was deleted and created again: what {} holds is of the topic before; restore it under another \
+                 name if it is needed, then give the job another prefix",
+                partition.topic,
+                self.store.url()
+            );
+            return Err(Unresolved::Refused { what });
+        }
+        if let Some(truncation) = asked.truncation.filter(|t| t.generation == root.uuid) {
+            let what = format!(
+                "{partition}: the log was truncated to {}, below what is backed up: the snapshot holds records that the \
+                 topic has lost; give the job another prefix to have a new one",
+                truncation.at
+            );
+            return Err(Unresolved::Refused { what });
+        }
+        let found = match self.find_tail(partition, root, asked.log.hi).await {
+            Err(Unresolved::Foreign { .. }) => self.walk(partition, root).await?,
+            found => found?,
+        };
+        let next = found.as_ref().map_or(root.origin(partition.partition), |found| found.meta.next_offset);
+        if next > asked.log.hi {
+            let why =
+                format!("{partition}: the backup ends at {next}, but the log already at {}; waiting", asked.log.hi);
+            return Err(Unresolved::Later { why });
+        }
+        let mut resolved = Resolved {
+            generation: root.clone(),
+            position: next,
+            leader_epoch: found.as_ref().map_or(-1, |found| found.meta.leader_epoch),
+            tail_start: found.map(|found| found.meta.range_start),
+            // Nothing of a run expires: there is no need of head records.
+            tail: None,
+            gap: 0,
+        };
+        if next < asked.log.lo {
+            if !self.write_gap(partition, root, next, asked.log.lo).await? {
+                let why = format!("{partition}: the list in the bucket has just changed");
+                return Err(Unresolved::Later { why });
+            }
+            run.lost.store(true, Ordering::Release);
+            resolved.tail_start = Some(next);
+            resolved.gap = asked.log.lo - next;
+            resolved.position = asked.log.lo;
+            resolved.leader_epoch = -1;
+        }
+        Ok(resolved)
+    }
+
+    /// The last object of the list, found by walking it from its beginning: where other runs have left objects behind,
+    /// the largest name says nothing.
+    async fn walk(&self, partition: &TopicPartition, root: &GenerationRecord) -> Result<Option<Found>, Unresolved> {
+        let path = self.path(partition, root);
+        let (mut found, mut next) = (None, root.origin(partition.partition));
+        while let Some(one) = self.look(&path, root, next).await? {
+            next = one.meta.next_offset;
+            found = Some(one);
+        }
+        Ok(found)
+    }
+}
