@@ -59,8 +59,9 @@ clippy: build-deps
 
 # `advisories` is left to a scheduled run: it asks a database that changes without us.
 deny: build-deps
-	@command -v cargo-deny >/dev/null || $(CARGO) install --quiet --locked cargo-deny
-	$(CARGO) deny check bans licenses sources
+	@[ -x $(TOOLS)/bin/cargo-deny ] || $(CARGO) install --quiet --locked --debug --no-default-features \
+	  --config 'profile.dev.debug=0' --root $(TOOLS) cargo-deny
+	$(TOOLS)/bin/cargo-deny check bans licenses sources
 
 bench: test-deps
 	$(STACK) with $(CARGO) bench --locked

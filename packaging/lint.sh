@@ -5,5 +5,5 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
-lintian --fail-on error,warning --display-level '>=warning' --show-overrides --allow-root "$1"
+lintian --fail-on error,warning --display-level '>=warning' --allow-root "$1"
 rpmlint --strict --config packaging/rpm/rpmlint.toml "$2"

@@ -527,7 +527,9 @@ impl OpenJob {
 async fn check_store(job: &Job, store: &dyn Store) -> Result<()> {
     let check =
         retry(PATIENCE, || async { store_check(store, &job.id, &uuid::Uuid::new_v4().to_string()).await }).await;
-    match check.map_err(store_error)? {
+    // A job that cannot begin has no uploads that would count it.
+    let counted = check.inspect_err(|error| metrics::error("s3", metrics::store_kind(error.kind)));
+    match counted.map_err(store_error)? {
         StoreCheck::Conditional => Ok(()),
         StoreCheck::Ignored { why } if job.storage.single_writer => {
             tracing::warn!(job = %job.id, store = store.url(), why, "the store has no conditional writes; single_writer = true");

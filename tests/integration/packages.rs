@@ -86,6 +86,37 @@ fn the_rpm_is_what_it_should_be() {
     run("rpm", &[&database, "-K", "--nosignature", rpm]);
 }
 
+/// Installed by rpm into a root of its own: all of it, an update keeps what was edited, and so does removal.
+#[test]
+fn an_rpm_keeps_what_was_edited() {
+    if !can_make_packages("the installation of the rpm") {
+        return;
+    }
+    if !rustix::process::geteuid().is_root() {
+        let _ = std::io::Write::write_all(
+            &mut std::io::stderr(),
+            b"\n*** SKIPPED the installation of the rpm: root is needed ***\n",
+        );
+        return;
+    }
+    let packages = Packages::stage();
+    let rpm = packages.rpm();
+    let folder = tempfile::tempdir().unwrap();
+    let root = folder.path().to_str().unwrap();
+    // There is no shell in this root; what the scriptlets do is another test's. Neither is there a glibc.
+    let rpm_in_root = |arguments: &[&str]| run("rpm", &[&["--root", root, "--nodeps"], arguments].concat());
+    rpm_in_root(&["-i", "--noscripts", "--nosignature", rpm.to_str().unwrap()]);
+    rpm_in_root(&["-V", "kafka-backup"]);
+    let main = folder.path().join("etc/kafka-backup/kafka-backup.toml");
+    let edited = std::fs::read_to_string(&main).unwrap() + "# edited\n";
+    std::fs::write(&main, &edited).unwrap();
+    rpm_in_root(&["-U", "--force", "--noscripts", "--nosignature", rpm.to_str().unwrap()]);
+    assert_eq!(std::fs::read_to_string(&main).unwrap(), edited);
+    rpm_in_root(&["-e", "--noscripts", "kafka-backup"]);
+    assert!(!folder.path().join("usr/bin/kafka-backup").exists());
+    assert_eq!(std::fs::read_to_string(main.with_extension("toml.rpmsave")).unwrap(), edited);
+}
+
 /// The scriptlets, with a systemd that only writes down what it is asked.
 #[test]
 fn the_scriptlets_tell_installation_upgrade_and_removal_apart() {
