@@ -5,8 +5,9 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::LazyLock;
+use std::time::{Duration, Instant};
 
-use super::{SOON, stack, wait_for};
+use super::{SOON, stack};
 
 /// Where the tools that make packages are; `make package-tools` puts them there.
 fn tool(name: &str) -> PathBuf {
@@ -178,9 +179,15 @@ impl Host {
 
     /// Waits until a property of the daemon's unit is as it should.
     pub fn await_show(&self, property: &str, holds: impl Fn(&str) -> bool) -> String {
-        wait_for(&format!("{property} of the unit\n{}", self.journal()), SOON, || {
-            Some(self.show("kafka-backup", property)).filter(|value| holds(value))
-        })
+        let began = Instant::now();
+        loop {
+            let value = self.show("kafka-backup", property);
+            if holds(&value) {
+                return value;
+            }
+            assert!(began.elapsed() < SOON, "{property} of the unit is still {value:?}\n{}", self.journal());
+            std::thread::sleep(Duration::from_millis(100));
+        }
     }
 
     /// What the daemon's unit has logged.

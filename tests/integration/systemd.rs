@@ -3,9 +3,12 @@
 
 use std::time::{Duration, Instant};
 
+use serde_json::Value;
+
 use crate::common::check::{assert_backed_up, assert_untouched, await_caught_up, covered, stored};
 use crate::common::host::{Host, Packages, can_boot, free_port};
 use crate::common::kafka::Kafka;
+use crate::common::proxy::{Fault, Hits, Proxy};
 use crate::common::record::numbered;
 use crate::common::s3::Bucket;
 use crate::common::{SOON, alone, stack, wait_until};
@@ -38,6 +41,40 @@ impl Daemon {
     fn job(&self, id: &str, lines: &str) {
         self.host.write(&format!("/etc/kafka-backup/jobs.d/{id}.toml"), lines);
     }
+
+    /// The job that all of this is about, with these lines besides its topic.
+    fn orders(&self, lines: &str) {
+        self.job("orders", &format!("topics = [{:?}]\n{lines}", self.topic));
+    }
+
+    /// An operator starts it less often than ten times in five minutes, which is what the unit allows.
+    fn forget_starts(&self) {
+        self.host.sh("systemctl reset-failed kafka-backup");
+    }
+
+    /// What `status --json` says of a job.
+    fn status_of(&self, id: &str) -> Value {
+        let (_, document) = self.host.try_sh("kafka-backup status --json");
+        let document: Value = serde_json::from_str(&document).unwrap_or_else(|e| panic!("{e}: {document}"));
+        let jobs = document["jobs"].as_array().cloned().unwrap_or_default();
+        jobs.into_iter().find(|job| job["job"] == id).unwrap_or_default()
+    }
+
+    /// The sum of all series of a metric with this label.
+    fn metric(&self, name: &str, label: &str) -> f64 {
+        let scraped = scrape(&self.host);
+        let series = scraped.lines().filter(|line| line.starts_with(name) && line.contains(label));
+        series.filter_map(|line| line.rsplit_once(' ')?.1.parse::<f64>().ok()).sum()
+    }
+
+    /// What would not be the same after any restart of a job: when it began, how often it was given partitions, and what
+    /// it has counted.
+    fn session(&self, id: &str) -> (Value, usize, f64) {
+        let journal = self.host.journal();
+        let given = |line: &&str| line.contains("partitions assigned") && line.contains(&format!("job={id}"));
+        let read = self.metric("kafka_backup_read_bytes_total", &format!("backup_job=\"{id}\""));
+        (self.status_of(id)["began_ms"].clone(), journal.lines().filter(given).count(), read)
+    }
 }
 
 /// One test, in the order in which an operator does these things: booting a host for each would take longer than all.
@@ -56,7 +93,7 @@ fn the_life_of_an_installation() {
     let port = free_port();
     host.write(
         "/etc/systemd/system/kafka-backup.service.d/port.conf",
-        &format!("[Service]\nEnvironment=KAFKA_BACKUP__HTTP__LISTEN=127.0.0.1:{port}\n"),
+        &format!("[Service]\nEnvironment=KAFKA_BACKUP__HTTP__LISTEN=127.0.0.1:{port}\nRestartSec=1s\n"),
     );
     let kafka = Kafka::shared();
     let topic = kafka.topic("systemd", 1, &[]);
@@ -64,14 +101,19 @@ fn the_life_of_an_installation() {
 
     starts_without_a_job(&daemon);
     takes_a_job_and_reads_its_secrets_inside_the_sandbox(&daemon);
-    a_rejected_reload_changes_nothing(&daemon);
-    a_reload_takes_jobs_in_and_out(&daemon);
-    a_storm_of_signals_leaves_it_active(&daemon);
+    let others = four_more_jobs(&daemon);
+    a_rejected_reload_changes_nothing(&daemon, &others);
+    touching_one_of_five_leaves_four_alone(&daemon, &others);
+    a_storm_of_signals_is_few_reloads(&daemon, &others);
+    killed_while_it_reloads_it_comes_back(&daemon);
+    jobs_taken_out_are_drained_and_not_by_accident(&daemon, &others);
     a_restart_goes_on_where_it_was(&daemon);
     a_stop_makes_durable_what_was_read(&daemon);
+    a_long_stop_is_given_more_time(&daemon);
     a_full_disk_is_survived(&daemon);
     a_stopped_process_is_killed_and_started_again(&daemon);
     restores_by_its_own_unit(&daemon);
+    verifies_by_its_own_unit(&daemon, &others[0]);
     an_upgrade_restarts_and_keeps_what_was_edited(&daemon);
     nothing_secret_was_logged(&daemon);
     removal_and_purge_leave_the_backup_alone(&daemon);
@@ -104,15 +146,20 @@ fn starts_without_a_job(daemon: &Daemon) {
     let verify = "systemd-analyze verify --man=no kafka-backup.service kafka-backup-verify@main.service \
                   kafka-backup-verify@main.timer kafka-backup-restore@x.service";
     assert_eq!(host.sh(verify), "", "programs and keys of the units are all there");
+    host.sh("systemd-analyze security --no-pager --threshold=12 kafka-backup.service");
 }
 
 const SECRET_KEY: &str = stack::SECRET_KEY;
 
-/// The main file is edited, a job is dropped in; the keys of the store are in a file that only the daemon reads.
+/// The main file is edited, a job is dropped in; the keys of the store are in a file that only the daemon reads. They are
+/// those of yesterday: the job says so, and goes on by itself when they have been changed.
 fn takes_a_job_and_reads_its_secrets_inside_the_sandbox(daemon: &Daemon) {
     let host = &daemon.host;
-    let keys = format!("[default]\naws_access_key_id = {}\naws_secret_access_key = {SECRET_KEY}\n", stack::ACCESS_KEY);
-    host.write("/etc/kafka-backup/secrets/aws", &keys);
+    let keys = |secret: &str| {
+        let keys = format!("[default]\naws_access_key_id = {}\naws_secret_access_key = {secret}\n", stack::ACCESS_KEY);
+        host.write("/etc/kafka-backup/secrets/aws", &keys);
+    };
+    keys("YesterdaysSecretKey");
     host.sh("chown root:kafka-backup /etc/kafka-backup/secrets/aws && chmod 0640 /etc/kafka-backup/secrets/aws");
     let environment = "KAFKA_BACKUP_OPTS=\"\"\nAWS_SHARED_CREDENTIALS_FILE=/etc/kafka-backup/secrets/aws\n\
                        AWS_EC2_METADATA_DISABLED=true\nRUST_LOG=info,kafka_backup=trace\n";
@@ -126,11 +173,20 @@ fn takes_a_job_and_reads_its_secrets_inside_the_sandbox(daemon: &Daemon) {
         stack::s3_endpoint(),
     );
     host.write("/etc/kafka-backup/kafka-backup.toml", &main);
-    daemon.job("orders", &format!("topics = [{:?}]\nrotate_interval = \"1s\"\n", daemon.topic));
+    daemon.orders("rotate_interval = \"1s\"\n");
     daemon.produce(0, 1_000);
     host.sh("systemctl restart kafka-backup");
+    host.await_show("StatusText", |status| status.contains("1 failed: orders"));
+    wait_until("the refusal to be counted", SOON, || {
+        daemon.metric("kafka_backup_errors_total", "kind=\"auth\"") >= 1.0
+    });
+    let pid = daemon.pid();
+    keys(SECRET_KEY);
+    host.sh("systemctl kill --kill-who=main -s HUP kafka-backup");
     daemon.caught_up();
     assert_backed_up(&daemon.kafka, &daemon.bucket, &daemon.topic);
+    assert_eq!(daemon.pid(), pid, "nothing had to be started again");
+    host.await_show("StatusText", |status| status.starts_with("running 1 job, generation"));
     let scrape = scrape(host);
     assert!(scrape.contains("kafka_backup_records_total{backup_job=\"orders\""), "{scrape}");
 }
@@ -144,54 +200,145 @@ fn scrape(host: &Host) -> String {
     std::io::read_to_string(stream).unwrap()
 }
 
+/// Another job, with what it backs up.
+struct Other {
+    id: String,
+    topic: String,
+}
+
+impl Other {
+    fn folder(&self) -> String {
+        format!("{}/0/", self.topic)
+    }
+}
+
+/// Records that each of the four others has read before anything else happens to it.
+const READ: i64 = 50;
+
+/// Four jobs with an open object each, which only a restart of the job would finish.
+fn four_more_jobs(daemon: &Daemon) -> Vec<Other> {
+    let add = |n: i32| {
+        let other = Other { id: format!("other{n}"), topic: daemon.kafka.topic(&format!("systemd-{n}"), 1, &[]) };
+        daemon.kafka.produce(&other.topic, 0, &numbered(0..READ, 100));
+        let lines = "rotate_interval = \"1h\"\nrpo_target = \"2h\"\n";
+        daemon.job(&other.id, &format!("topics = [{:?}]\n{lines}", other.topic));
+        other
+    };
+    let others: Vec<_> = (1..=4).map(add).collect();
+    daemon.host.sh("systemctl reload kafka-backup");
+    daemon.host.await_show("StatusText", |status| status.starts_with("running 5 jobs"));
+    let all_read = |other: &Other| daemon.session(&other.id).2 >= (READ * 100) as f64;
+    wait_until("the others to have read their records", SOON, || others.iter().all(all_read));
+    others
+}
+
+fn sessions(daemon: &Daemon, others: &[Other]) -> Vec<(Value, usize, f64)> {
+    let sessions: Vec<_> = others.iter().map(|other| daemon.session(&other.id)).collect();
+    assert!(sessions.iter().all(|(began, given, _)| began.is_number() && *given > 0), "{sessions:?}");
+    for other in others {
+        assert_eq!(covered(&daemon.bucket, &other.folder()), 0, "the object of {} is still open", other.id);
+    }
+    sessions
+}
+
 /// `systemctl reload` fails, the process and its work go on, and the status line names file and line.
-fn a_rejected_reload_changes_nothing(daemon: &Daemon) {
+fn a_rejected_reload_changes_nothing(daemon: &Daemon, others: &[Other]) {
     let host = &daemon.host;
-    let pid = daemon.pid();
+    let (pid, before, orders) = (daemon.pid(), sessions(daemon, others), daemon.session("orders"));
     daemon.job("bad", "topics = [\"x\"]\nretenton = 1\n");
     let (code, said) = host.try_sh("systemctl reload kafka-backup");
     assert_ne!(code, 0, "{said}");
     assert_eq!((host.show("kafka-backup", "ActiveState").as_str(), daemon.pid()), ("active", pid));
     host.await_show("StatusText", |status| status.contains("REJECTED") && status.contains("bad.toml:2"));
+    assert!(host.sh("systemctl status kafka-backup").contains("bad.toml:2"));
     assert!(host.journal().contains("retenton"), "{}", host.journal());
     let (code, said) = host.try_sh("kafka-backup reload --last");
     assert_eq!(code, 78, "{said}");
     assert!(said.contains("bad.toml:2"), "{said}");
+    assert_eq!((sessions(daemon, others), daemon.session("orders")), (before, orders), "nobody has noticed");
+    host.sh("rm /etc/kafka-backup/jobs.d/bad.toml");
+    host.sh("systemctl reload kafka-backup");
+    host.await_show("StatusText", |status| status.starts_with("running 5 jobs"));
+}
+
+fn touching_one_of_five_leaves_four_alone(daemon: &Daemon, others: &[Other]) {
+    let (pid, before, orders) = (daemon.pid(), sessions(daemon, others), daemon.session("orders"));
+    daemon.orders("rotate_interval = \"1s\"\nflush_size = 500\n");
+    daemon.host.sh("systemctl reload kafka-backup");
+    wait_until("the one to run again", SOON, || {
+        let status = daemon.status_of("orders");
+        status["began_ms"] != orders.0 && status["partitions"][0]["durable_offset"].is_number()
+    });
     daemon.produce(900_000, 900_100);
     daemon.caught_up();
-    host.sh("rm /etc/kafka-backup/jobs.d/bad.toml");
+    assert_eq!((sessions(daemon, others), daemon.pid()), (before, pid), "the others have not noticed");
 }
 
-fn a_reload_takes_jobs_in_and_out(daemon: &Daemon) {
+/// A hundred SIGHUPs, as fast as a shell sends them.
+fn a_storm_of_signals_is_few_reloads(daemon: &Daemon, others: &[Other]) {
     let host = &daemon.host;
-    let pid = daemon.pid();
-    let second = daemon.kafka.topic("systemd-second", 1, &[]);
-    daemon.kafka.produce(&second, 0, &numbered(0..100, 100));
-    daemon.job("second", &format!("topics = [{second:?}]\nrotate_interval = \"1s\"\n"));
-    host.sh("systemctl reload kafka-backup");
-    await_caught_up(&daemon.kafka, &daemon.bucket, &second);
-    host.await_show("StatusText", |status| status.starts_with("running 2 jobs"));
-    host.sh("rm /etc/kafka-backup/jobs.d/second.toml && systemctl reload kafka-backup");
-    host.await_show("StatusText", |status| status.starts_with("running 1 job"));
-    wait_until("its series to be gone", SOON, || !scrape(host).contains("backup_job=\"second\""));
-    assert_eq!(daemon.pid(), pid);
-}
-
-fn a_storm_of_signals_leaves_it_active(daemon: &Daemon) {
-    let host = &daemon.host;
-    let pid = daemon.pid();
-    host.sh("for n in $(seq 100); do systemctl kill --kill-who=main -s HUP kafka-backup; done");
+    let (pid, before) = (daemon.pid(), sessions(daemon, others));
+    let reloads = || daemon.metric("kafka_backup_config_reloads_total", "");
+    let (counted, began) = (reloads(), Instant::now());
+    host.sh(&format!("for n in $(seq 100); do kill -HUP {pid}; sleep 0.008; done"));
+    // One at once, and one for all that come within the next two seconds.
+    let most = 2.0 + (began.elapsed().as_secs() / 2) as f64;
+    wait_until("the first signal to be answered", SOON, || reloads() > counted);
+    std::thread::sleep(Duration::from_secs(3));
+    let counted = reloads() - counted;
+    assert!((1.0..=most).contains(&counted), "{counted} reloads");
     host.await_show("ActiveState", |state| state == "active");
-    assert_eq!(daemon.pid(), pid);
+    assert_eq!((host.show("kafka-backup", "SubState").as_str(), daemon.pid()), ("running", pid));
+    assert_eq!(sessions(daemon, others), before);
     host.sh("systemctl reload kafka-backup");
     daemon.produce(900_100, 900_200);
     daemon.caught_up();
 }
 
+/// SIGKILL in the middle of a reload that changes a job which is reading.
+fn killed_while_it_reloads_it_comes_back(daemon: &Daemon) {
+    let host = &daemon.host;
+    daemon.forget_starts();
+    for round in 1..=2 {
+        daemon.orders(&format!("rotate_interval = \"1s\"\nflush_size = {}\n", 500 + round));
+        daemon.produce(910_000 + 1000 * round, 911_000 + 1000 * round);
+        host.sh(&format!("kill -HUP {pid} && sleep 0.0{round} && kill -KILL {pid}", pid = daemon.pid()));
+        host.await_show("NRestarts", |restarts| restarts == round.to_string());
+        host.await_show("ActiveState", |state| state == "active");
+    }
+    host.await_show("StatusText", |status| status.starts_with("running 5 jobs, generation 1"));
+    daemon.caught_up();
+    assert_backed_up(&daemon.kafka, &daemon.bucket, &daemon.topic);
+}
+
+/// Four of five: that could be a mount that is missing. Said on purpose, they make durable what they have read, and go.
+fn jobs_taken_out_are_drained_and_not_by_accident(daemon: &Daemon, others: &[Other]) {
+    let host = &daemon.host;
+    let pid = daemon.pid();
+    let all_read = |other: &Other| daemon.session(&other.id).2 >= (READ * 100) as f64;
+    wait_until("the others to have read their records", SOON, || others.iter().all(all_read));
+    host.sh("rm /etc/kafka-backup/jobs.d/other*.toml");
+    assert_ne!(host.try_sh("systemctl reload kafka-backup").0, 0);
+    host.await_show("StatusText", |status| status.contains("4 of 5 jobs would be removed"));
+    host.sh("kafka-backup reload --allow-removals");
+    host.await_show("StatusText", |status| status.starts_with("running 1 job, generation 2"));
+    for other in others {
+        assert_eq!(covered(&daemon.bucket, &other.folder()), READ, "what was read is durable");
+        assert_backed_up(&daemon.kafka, &daemon.bucket, &other.topic);
+    }
+    wait_until("their series to be gone", SOON, || !scrape(host).contains("backup_job=\"other"));
+    assert_eq!(daemon.pid(), pid);
+}
+
 fn a_restart_goes_on_where_it_was(daemon: &Daemon) {
     let before = daemon.pid();
+    let protected = || daemon.metric("kafka_backup_topic_protected_timestamp_seconds", "backup_job=\"orders\"");
+    let safe_until = protected();
+    assert!(safe_until > 0.0);
     daemon.host.sh("systemctl restart kafka-backup");
     assert_ne!(daemon.pid(), before);
+    wait_until("it to be known again up to when all is safe", SOON, || protected() > 0.0);
+    assert!(protected() >= safe_until, "not further back than before");
     daemon.produce(1_000, 1_100);
     daemon.caught_up();
     assert_backed_up(&daemon.kafka, &daemon.bucket, &daemon.topic);
@@ -200,7 +347,8 @@ fn a_restart_goes_on_where_it_was(daemon: &Daemon) {
 /// SIGTERM: an object that would have been open for ten minutes is finished before TimeoutStopSec is over.
 fn a_stop_makes_durable_what_was_read(daemon: &Daemon) {
     let host = &daemon.host;
-    daemon.job("orders", &format!("topics = [{:?}]\nrotate_interval = \"10m\"\n", daemon.topic));
+    daemon.orders("rotate_interval = \"10m\"\n");
+    daemon.forget_starts();
     host.sh("systemctl restart kafka-backup");
     daemon.produce(1_100, 2_100);
     let folder = format!("{}/0/", daemon.topic);
@@ -215,10 +363,39 @@ fn a_stop_makes_durable_what_was_read(daemon: &Daemon) {
     assert_eq!(host.show("kafka-backup", "ExecMainStatus"), "0");
     assert!(host.journal().contains("stopped, everything that was read is durable"), "{}", host.journal());
     assert!(covered(&daemon.bucket, &folder) > before, "what was read is durable");
-    daemon.job("orders", &format!("topics = [{:?}]\nrotate_interval = \"1s\"\n", daemon.topic));
+    daemon.orders("rotate_interval = \"1s\"\n");
     host.sh("systemctl start kafka-backup");
     daemon.caught_up();
     assert_backed_up(&daemon.kafka, &daemon.bucket, &daemon.topic);
+}
+
+/// A store that takes three seconds for each object, and a unit with less time for its end than all of them need: more is
+/// asked for, and given, as long as it goes on.
+fn a_long_stop_is_given_more_time(daemon: &Daemon) {
+    let host = &daemon.host;
+    let (objects, each, limit) = (6, Duration::from_secs(3), Duration::from_secs(10));
+    let drop_in = "/etc/systemd/system/kafka-backup.service.d/stop.conf";
+    host.write(drop_in, &format!("[Service]\nTimeoutStopSec={}s\n", limit.as_secs()));
+    let proxy = Proxy::start(stack::s3_endpoint());
+    let slow = daemon.kafka.topic("systemd-slow", 1, &[]);
+    daemon.kafka.produce(&slow, 0, &numbered(0..10 * objects, 100));
+    let store = format!(
+        "storage = {{ bucket = {:?}, endpoint = {:?}, region = \"us-east-1\", path_style = true }}\n",
+        daemon.bucket.name,
+        proxy.url()
+    );
+    daemon.job("slow", &format!("topics = [{slow:?}]\nrotate_interval = \"10m\"\nflush_size = 10\n{store}"));
+    proxy.set(Fault::Delay(each), Hits::DataPuts);
+    host.sh("systemctl daemon-reload && systemctl reload kafka-backup");
+    let read = (objects * 10 * 100) as f64;
+    wait_until("all to have been read", SOON, || daemon.session("slow").2 >= read);
+    let began = Instant::now();
+    host.sh("systemctl stop kafka-backup");
+    assert!(began.elapsed() > limit, "nothing had to be asked for: {:?}", began.elapsed());
+    assert_eq!(host.show("kafka-backup", "Result"), "success", "{}", host.journal());
+    assert_eq!(covered(&daemon.bucket, &format!("{slow}/0/")), 10 * objects);
+    host.sh(&format!("rm {drop_in} /etc/kafka-backup/jobs.d/slow.toml && systemctl daemon-reload"));
+    host.sh("systemctl start kafka-backup");
 }
 
 /// The disk of the state is full: the daemon says so, lives on, and is well again when there is room.
@@ -231,6 +408,7 @@ fn a_full_disk_is_survived(daemon: &Daemon) {
             "[Mount]\nWhat=tmpfs\nWhere=/var/lib/kafka-backup\nType=tmpfs\nOptions=size=4m,mode=0700,uid={user},gid={user}\n"
         ),
     );
+    daemon.forget_starts();
     host.sh("systemctl stop kafka-backup && systemctl daemon-reload");
     host.sh("systemctl start 'var-lib-kafka\\x2dbackup.mount' && systemctl start kafka-backup");
     daemon.produce(2_100, 2_200);
@@ -238,6 +416,7 @@ fn a_full_disk_is_survived(daemon: &Daemon) {
     let pid = daemon.pid();
     let (_, said) = host.try_sh("dd if=/dev/zero of=/var/lib/kafka-backup/filler bs=64k");
     assert!(said.contains("No space left on device"), "{said}");
+    assert!(daemon.metric("kafka_backup_state_free_bytes", "") < 65_536.0, "there is an alert for it");
     daemon.produce(2_200, 2_300);
     std::thread::sleep(Duration::from_secs(5)); // time to trip over it
     assert_eq!((host.show("kafka-backup", "ActiveState").as_str(), daemon.pid()), ("active", pid.clone()));
@@ -292,8 +471,29 @@ fn restores_by_its_own_unit(daemon: &Daemon) {
     daemon.kafka.delete_topic(&copy);
 }
 
+/// The unit of verifications, by hand and by its timer; what is damaged is a failed unit.
+fn verifies_by_its_own_unit(daemon: &Daemon, other: &Other) {
+    let host = &daemon.host;
+    let (unit, timer) = ("kafka-backup-verify@main.service", "kafka-backup-verify@main.timer");
+    let journal = || host.try_sh(&format!("journalctl --no-pager -o cat -u {unit}")).1;
+    assert_eq!(host.try_sh(&format!("systemctl start {unit}")).0, 0, "{}", journal());
+    host.sh(&format!("systemctl enable --now {timer}"));
+    assert_ne!(host.show(timer, "NextElapseUSecRealtime"), "", "it has a next time");
+    host.sh(&format!("systemctl disable --now {timer}"));
+
+    let key = daemon.bucket.list(&other.folder()).pop().unwrap().key;
+    let (content, metadata) = daemon.bucket.get(&key);
+    daemon.bucket.put(&key, b"no Avro file");
+    assert_ne!(host.try_sh(&format!("systemctl start {unit}")).0, 0, "{}", journal());
+    assert_eq!((host.show(unit, "Result").as_str(), host.show(unit, "ExecMainStatus").as_str()), ("exit-code", "4"));
+    assert!(journal().contains(&key), "{}", journal());
+    daemon.bucket.put_with(&key, &content, &metadata);
+    assert_eq!(host.try_sh(&format!("systemctl start {unit}")).0, 0, "{}", journal());
+}
+
 fn an_upgrade_restarts_and_keeps_what_was_edited(daemon: &Daemon) {
     let host = &daemon.host;
+    daemon.forget_starts();
     let files = "sha256sum /etc/kafka-backup/kafka-backup.toml /etc/kafka-backup/jobs.d/* /etc/default/kafka-backup \
                  /etc/kafka-backup/secrets/* && ls /var/lib/kafka-backup";
     let (before, pid) = (host.sh(files), daemon.pid());
