@@ -1,5 +1,6 @@
 //! Kafka Backup: copies Apache Kafka topics to S3 continuously, exactly once, and puts them back on demand.
 
+pub mod backoff;
 pub mod cli;
 pub mod compacted;
 pub mod config;
@@ -15,6 +16,7 @@ pub mod metrics;
 pub mod model;
 pub mod notify;
 pub mod pipeline;
+pub mod process;
 pub mod reload;
 pub mod restore;
 pub mod retention;

@@ -236,18 +236,6 @@ impl TopicCounters {
     }
 }
 
-/// The error kind label of a failed store call.
-pub fn store_kind(kind: crate::storage::Kind) -> &'static str {
-    use crate::storage::Kind;
-    match kind {
-        Kind::Auth => "auth",
-        Kind::Timeout => "timeout",
-        Kind::Throttle => "throttle",
-        Kind::Disk => "disk",
-        _ => "other",
-    }
-}
-
 static DISCOVERED: LazyLock<IntCounterVec> = LazyLock::new(|| {
     counters("kafka_backup_topics_discovered_total", "Topics that matched while running.", &["backup_job"])
 });

@@ -6,8 +6,8 @@ use sd_notify::NotifyState;
 
 use crate::model::standing::Line;
 use crate::pipeline::status::JobState;
+use crate::process::Process;
 use crate::standing::ReloadResult;
-use crate::supervisor::Process;
 
 fn tell(states: &[NotifyState<'_>]) {
     if let Err(error) = sd_notify::notify(states) {

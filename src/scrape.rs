@@ -12,8 +12,8 @@ use crate::metrics;
 use crate::model::deadline::retention_deadline_ms;
 use crate::model::verify::coverage::{Verified, bad_objects};
 use crate::pipeline::status::{JobState, JobStatus, PartitionStatus};
+use crate::process::Process;
 use crate::standing::ReloadResult;
-use crate::supervisor::Process;
 
 static STARTED: LazyLock<f64> = LazyLock::new(|| seconds(SystemTime::now()));
 

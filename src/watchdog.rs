@@ -8,7 +8,8 @@ use actix::Addr;
 
 use crate::notify;
 use crate::pipeline::committer;
-use crate::supervisor::{Ping, Process, Supervisor};
+use crate::process::Process;
+use crate::supervisor::{Ping, Supervisor};
 
 /// Fed in so many parts of the interval that the service manager asks for.
 const PARTS: u32 = 3;

@@ -11,9 +11,10 @@ use crate::control::server::Socket;
 use crate::error::{Error, Exit, Result};
 use crate::http::{self, Ready};
 use crate::inspect::verify::watch;
+use crate::process::Process;
 use crate::reload::{self, Loaded, Reloader, Reloads};
 use crate::signal::{Hangups, Stop};
-use crate::supervisor::{EndAll, Process, Supervisor, Swap};
+use crate::supervisor::{EndAll, Supervisor, Swap};
 use crate::watchdog::Watchdog;
 use crate::{metrics, notify};
 

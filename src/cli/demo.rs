@@ -16,7 +16,6 @@ use crate::kafka::producer::{ProducerSettings, RestoreProducer};
 use crate::kafka::settings::ConsumerSettings;
 use crate::kafka::{KafkaError, TopicPartition};
 use crate::model::batch::{Header, RecordBatch, TimestampType};
-use crate::supervisor::kafka_error;
 
 /// The topic that is backed up, and its partitions.
 const SOURCE: &str = "orders";
@@ -58,7 +57,7 @@ pub fn run(args: Args, context: &Context) -> Result<()> {
         (COMPACTED_TARGET, demo_turns::PARTITIONS),
         (demo_turns::COORDINATION, 1),
     ];
-    let kafka = MockKafka::start(&topics).map_err(kafka_error)?;
+    let kafka = MockKafka::start(&topics)?;
     // It ends with the process: clients that are still closing would complain of a broker that has gone.
     let kafka = ManuallyDrop::new(kafka);
     let main = write_configuration(&dir, &kafka.bootstrap())?;
@@ -71,7 +70,7 @@ pub fn run(args: Args, context: &Context) -> Result<()> {
 
     let reader = Reader::start(&cluster)?;
     say("1. An embedded Kafka broker has a topic `orders`: three partitions, keys, nulls, tombstones, headers.")?;
-    produce(&cluster, SOURCE, PARTITIONS).map_err(kafka_error)?;
+    produce(&cluster, SOURCE, PARTITIONS)?;
     say(&format!("   {} records produced.", RECORDS * i64::from(PARTITIONS)))?;
 
     say("2. `kafka-backup run orders --until-caught-up` copies it to file storage:")?;
@@ -89,7 +88,7 @@ pub fn run(args: Args, context: &Context) -> Result<()> {
     say(&format!("   {compared} records are the same: keys, values, nulls, headers, timestamps, partitions."))?;
 
     say("5. A compacted topic, `customers`, is kept by two instances that take turns:")?;
-    produce(&cluster, demo_turns::TOPIC, demo_turns::PARTITIONS).map_err(kafka_error)?;
+    produce(&cluster, demo_turns::TOPIC, demo_turns::PARTITIONS)?;
     demo_turns::show(&config, &dir.join("bucket"))?;
     say("   A restore takes the newest complete snapshot, which is b's now:")?;
     restore(&config, demo_turns::TOPIC, COMPACTED_TARGET)?;
@@ -265,7 +264,7 @@ impl Reader {
         let (sender, events) = mpsc::channel();
         let on_event = Box::new(move |event| sender.send(event).unwrap_or_default());
         let topics = [SOURCE.to_owned(), TARGET.to_owned()];
-        let group = GroupConsumer::start("demo", cluster, &settings, &topics, on_event).map_err(kafka_error)?;
+        let group = GroupConsumer::start("demo", cluster, &settings, &topics, on_event)?;
         Ok(Self { group, events })
     }
 
@@ -278,14 +277,14 @@ impl Reader {
             match self.events.recv_timeout(deadline.saturating_duration_since(Instant::now())).map_err(|_| slow())? {
                 GroupEvent::Assigned(partitions) => assigned.extend(partitions),
                 GroupEvent::Revoked { partitions, .. } => assigned.retain(|p| !partitions.contains(p)),
-                GroupEvent::Fatal(error) => return Err(kafka_error(error)),
+                GroupEvent::Fatal(error) => return Err(Error::from(error)),
                 GroupEvent::Error(_) | GroupEvent::CommitFailed(_) => {}
             }
         }
         let start = Position { offset: 0, leader_epoch: -1 };
         let positions: Vec<(TopicPartition, Position)> = assigned.into_iter().map(|p| (p, start)).collect();
         let mut batches = BTreeMap::new();
-        for mut queue in self.group.place(&positions).map_err(kafka_error)? {
+        for mut queue in self.group.place(&positions)? {
             let mut batch = RecordBatch::with_capacity(1 << 20);
             while queue.drain(&mut batch, usize::MAX, usize::MAX).eof.is_none() {
                 if Instant::now() > deadline {

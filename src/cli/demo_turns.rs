@@ -6,10 +6,11 @@ use std::time::{Duration, Instant};
 use actix::prelude::*;
 
 use super::demo::{objects, say};
-use crate::compacted::TurnStatus;
 use crate::config::Config;
 use crate::error::{Error, Exit, Result};
-use crate::supervisor::{OpenJob, Process, Runner};
+use crate::pipeline::shown::TurnStatus;
+use crate::process::Process;
+use crate::supervisor::{OpenJob, Runner};
 
 /// The topic, as it would be compacted by Kafka.
 pub const TOPIC: &str = "customers";

@@ -9,7 +9,6 @@ use crate::config::{Config, Finding, Job, Layer, Origin, Severity};
 use crate::error::{Error, Result};
 use crate::kafka::admin::Cluster;
 use crate::storage::check::{StoreCheck, store_check};
-use crate::supervisor::{kafka_error, store_error};
 
 /// How long one peer may take to answer.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -42,7 +41,7 @@ async fn cluster(jobs: &[&Arc<Job>]) -> Vec<Finding> {
         cluster.cluster_id(PATIENCE).await?;
         cluster.topics(PATIENCE).await
     };
-    let topics = match topics.await.map_err(kafka_error) {
+    let topics = match topics.await.map_err(Error::from) {
         Ok(topics) => topics,
         Err(error) => return vec![unreachable(&first.path, "kafka", &error)],
     };
@@ -68,7 +67,7 @@ async fn store(jobs: &[&Arc<Job>], io: tokio::runtime::Handle) -> Option<Finding
         store_check(&*store, &first.id, &uuid::Uuid::new_v4().to_string()).await
     };
     let checked = match tokio::time::timeout(PATIENCE, checked).await {
-        Ok(checked) => checked.map_err(store_error),
+        Ok(checked) => checked.map_err(Error::from),
         Err(_) => {
             Err(Error::new(crate::error::Exit::Unavailable, "no answer").hint("check the endpoint and the network"))
         }

@@ -13,7 +13,6 @@ use crate::retention::report::{Report, days_text};
 use crate::retention::survey::{Clusters, survey};
 use crate::retention::{How, Trouble, keeper, rules};
 use crate::storage;
-use crate::supervisor::store_error;
 
 /// Show what the stores remove, and bring it into step with the jobs
 ///
@@ -84,12 +83,12 @@ fn by_place(config: &Config) -> Vec<Vec<Arc<Job>>> {
 }
 
 async fn one(jobs: &[Arc<Job>], how: How, io: tokio::runtime::Handle) -> Result<Report> {
-    let store = storage::open(&jobs[0].storage, io).map_err(store_error)?;
+    let store = storage::open(&jobs[0].storage, io)?;
     let topics = survey(jobs, &mut Clusters::default()).await;
     keeper::in_step(&store, &topics, how).await.map_err(|trouble| match trouble {
         Trouble::Store(error) => {
             let hint = rules::remedy(&error);
-            store_error(error).hint(hint)
+            Error::from(error).hint(hint)
         }
         Trouble::Document { .. } => Error::new(Exit::ProblemFound, trouble.to_string())
             .hint("look at it with: aws s3api get-bucket-lifecycle-configuration"),

@@ -15,9 +15,10 @@ use crate::error::{Error, Exit, Result};
 use crate::http::{self, Ready};
 use crate::metrics;
 use crate::pipeline::resolve::Unresolved;
+use crate::process::Process;
 use crate::retention::keeper;
 use crate::signal::Stop;
-use crate::supervisor::{OpenJob, Process};
+use crate::supervisor::OpenJob;
 
 /// How long a one-shot run may take to look after the retention.
 const RETENTION_MAX: Duration = Duration::from_secs(120);
@@ -206,8 +207,8 @@ async fn in_system(
 fn unresolved(job: &Job, why: Unresolved) -> Error {
     let exit = match &why {
         Unresolved::Refused { .. } | Unresolved::Foreign { .. } => Exit::Config,
-        Unresolved::Kafka(error) => return crate::supervisor::kafka_error(error.clone()),
-        Unresolved::Store(error) => return crate::supervisor::store_error(error.clone()),
+        Unresolved::Kafka(error) => return Error::from(error.clone()),
+        Unresolved::Store(error) => return Error::from(error.clone()),
         Unresolved::Later { .. } => Exit::Failed,
     };
     Error::new(exit, format!("job {}: {why}", job.id))

@@ -2,7 +2,7 @@
 
 use prometheus::{GaugeVec, Opts, Registry};
 
-use super::report::TurnStatus;
+use crate::pipeline::shown::TurnStatus;
 use crate::pipeline::status::JobStatus;
 
 /// What of a [`TurnStatus`] is shown under a name of its own; `None` leaves the series out.

@@ -1,11 +1,12 @@
 //! The lanes of one run: the pipeline of a backup, for as long as the machine wants it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use actix::prelude::*;
+use tokio::sync::oneshot;
 
 use crate::config::Job;
 use crate::error::Result;
@@ -16,11 +17,12 @@ use crate::model::compacted::{Name, Offsets, Progress, Reached};
 use crate::pipeline::Shared;
 use crate::pipeline::clusters::SharedCluster;
 use crate::pipeline::job::run::{AskHowFar, AtEveryEnd, GoOn, HowFar, OfRun};
-use crate::pipeline::job::{Drain, JobRunner, Leave};
+use crate::pipeline::job::{Drain, JobRunner, Leave, Parts};
+use crate::pipeline::resolve::{Local, Resolver};
 use crate::pipeline::run::Run;
 use crate::pipeline::status::JobStatus;
+use crate::process::Process;
 use crate::storage::Store;
-use crate::supervisor::Process;
 
 /// How long making durable may take when the lanes are stopped. What is not durable by then is read again by whoever
 /// comes next.
@@ -64,7 +66,7 @@ impl Lanes {
     pub fn start(parts: &LaneParts, record: RunRecord, blocked: Box<dyn Fn() + Send>) -> Result<Self> {
         let lost = Arc::new(AtomicBool::new(false));
         let run = Run { root: Arc::new(root(&record)), lost: lost.clone() };
-        let runner = parts.process.open_run(parts, run, OfRun::new(&parts.topic, blocked))?;
+        let runner = open_run(parts, run, OfRun::new(&parts.topic, blocked))?;
         let (reached, ends) = (BTreeMap::new(), Offsets::new());
         Ok(Self { record, runner, lost, status: parts.status.clone(), at_every_end: true, reached, ends })
     }
@@ -177,4 +179,34 @@ pub(crate) fn root(record: &RunRecord) -> GenerationRecord {
         forks: BTreeMap::new(),
         topic_config: BTreeMap::new(),
     }
+}
+
+/// Starts the lanes of one run of a compacted topic's instance.
+fn open_run(parts: &LaneParts, run: Run, of_run: OfRun) -> Result<Addr<JobRunner>> {
+    let (job, shared) = (&parts.job, parts.shared.clone());
+    let partitions = run.root.partitions as usize;
+    // What a run has not made durable is read again: no objects are kept for it.
+    let (local, forks) = (Local { state: parts.process.state().cloned(), spool: None }, shared.forks.clone());
+    let (store, cluster, topics) = (parts.store.clone(), parts.cluster.clone(), shared.topics.clone());
+    let resolver =
+        Resolver::new(job.clone(), store, cluster.cluster.clone(), parts.cluster_id.clone(), local, topics, forks)
+            .of_run(run);
+    let (groups, events) = parts.process.join(job, &BTreeSet::new(), partitions)?;
+    let (ended, _) = oneshot::channel();
+    let process = &parts.process;
+    let lanes = Parts {
+        job: job.clone(),
+        shared,
+        resolver,
+        status: parts.status.clone(),
+        cluster,
+        io: process.io(),
+        topics: BTreeSet::from([parts.topic.clone()]),
+        groups,
+        events,
+        goal: None,
+        ended,
+        run: Some(of_run),
+    };
+    Ok(JobRunner::start_in_arbiter(&process.control(), move |_| JobRunner::new(lanes)))
 }

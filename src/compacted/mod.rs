@@ -32,15 +32,14 @@ use self::coordinator::Parts;
 pub use self::coordinator::{Coordinator, Swap};
 pub use self::lanes::LaneParts;
 pub(crate) use self::lanes::root;
-pub use self::report::TurnStatus;
 use crate::config::{CompactedJob, Job, Place};
 use crate::error::{Error, Exit, Result};
 use crate::model::compacted::{Initial, MessageKey, Rules, Settings};
 use crate::pipeline::clusters::SharedCluster;
 use crate::pipeline::job::{Drain, Leave};
 use crate::pipeline::status::JobStatus;
+use crate::process::Process;
 use crate::storage::Store;
-use crate::supervisor::Process;
 
 /// A signed DELETE is taken by an S3 server for 15 minutes; with the batch and a margin for clocks that differ.
 const S3_DELETE_LIFETIME: Duration = Duration::from_secs(20 * 60);

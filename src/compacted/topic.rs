@@ -7,7 +7,7 @@ use crate::config::{CompactedJob, Job};
 use crate::error::{Error, Exit, Result};
 use crate::kafka::Kind;
 use crate::kafka::admin::{Cluster, TIMEOUT};
-use crate::supervisor::{kafka_error, patiently};
+use crate::kafka::patience::patiently;
 
 /// How often a topic that was just created is looked for: brokers learn of it one after another.
 const LOOKS: u32 = 50;
@@ -18,7 +18,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(200);
 /// # Errors
 /// [`Exit::Config`]: there is one with another policy or more partitions. Otherwise the brokers do not answer.
 pub async fn ensure(job: &Job, one: &CompactedJob) -> Result<()> {
-    let (name, cluster) = (&one.coordination_topic, Cluster::connect(&one.coordination_kafka).map_err(kafka_error)?);
+    let (name, cluster) = (&one.coordination_topic, Cluster::connect(&one.coordination_kafka)?);
     let mut created = false;
     for _ in 0..LOOKS {
         let found = patiently(|| cluster.topics(TIMEOUT)).await?;
@@ -57,6 +57,6 @@ async fn create(cluster: &Cluster, name: &str) -> Result<()> {
             Ok(())
         }
         Err(error) if error.kind == Kind::Exists => Ok(()),
-        Err(error) => Err(kafka_error(error)),
+        Err(error) => Err(Error::from(error)),
     }
 }

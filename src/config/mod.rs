@@ -37,6 +37,9 @@ pub use load::{FileKind, Inspection, Jobs, Shown, inspect, kind_of_file, load, l
 pub use restore::{ConsumerGroups, IfNotEmpty, RestoreFlags, RestoreRequest};
 pub use source::job_files;
 
+pub use crate::kafka::settings::{Isolation, KafkaConfig, Property};
+pub use crate::model::avro::Codec;
+
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -181,35 +184,6 @@ pub enum LogFormat {
     Json,
     /// Text with the journal's priority prefix (`<6>`), without time stamps.
     Journald,
-}
-
-/// One Kafka cluster.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct KafkaConfig {
-    /// Its name in the main file, or `jobs.d/NAME.toml` for one written into a job.
-    pub name: String,
-    /// `host:port`, at least one.
-    pub bootstrap_servers: Vec<String>,
-    /// librdkafka properties, files and credentials already read.
-    pub properties: BTreeMap<String, Property>,
-}
-
-/// The value of a librdkafka property.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Property {
-    /// The value as librdkafka takes it.
-    pub value: String,
-    /// Where a secret came from; the value is never shown then.
-    pub secret_from: Option<PathBuf>,
-}
-
-impl std::fmt::Debug for Property {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match &self.secret_from {
-            Some(path) => write!(f, "<secret from {}>", path.display()),
-            None => write!(f, "{:?}", self.value),
-        }
-    }
 }
 
 /// One store.
@@ -381,28 +355,6 @@ impl TopicSelection {
         let matches = |regex: &Option<Regex>| regex.as_ref().is_some_and(|r| r.is_match(topic));
         !internal && matches(&self.include) && !matches(&self.exclude)
     }
-}
-
-/// Compression of Avro blocks.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Codec {
-    /// zstd at a level (1 to 22).
-    Zstandard(i32),
-    /// Snappy.
-    Snappy,
-    /// Deflate at a level (1 to 9).
-    Deflate(u32),
-    /// None.
-    Null,
-}
-
-/// Kafka's isolation level.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Isolation {
-    /// Only committed records, up to the last stable offset.
-    ReadCommitted,
-    /// Everything up to the high watermark, aborted records included.
-    ReadUncommitted,
 }
 
 /// Where a topic begins that has never been backed up.

@@ -6,13 +6,13 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::compacted::TurnStatus;
 use crate::model::standing::Safety;
 use crate::pipeline::consumer::now_ms;
+use crate::pipeline::shown::JobRetention;
+use crate::pipeline::shown::TurnStatus;
 use crate::pipeline::status::{JobState, JobStatus, PartitionStatus, Paused, Problem};
-use crate::retention::report::JobRetention;
+use crate::process::Process;
 use crate::standing::ConfigStanding;
-use crate::supervisor::Process;
 
 /// The document.
 #[derive(Debug, Clone, Serialize, Deserialize)]

@@ -8,8 +8,9 @@ use tokio::sync::mpsc::UnboundedSender;
 use super::document::StatusDocument;
 use super::protocol::{Flushed, Request};
 use crate::error::{Error, Exit, Result, no_such_job};
+use crate::process::Process;
 use crate::reload::{Options, Reloads};
-use crate::supervisor::{Flush, Pause, Process, Resume, Supervisor, Turn};
+use crate::supervisor::{Flush, Pause, Resume, Supervisor, Turn};
 
 /// What requests act on.
 #[derive(Clone)]

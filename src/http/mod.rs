@@ -19,8 +19,8 @@ use self::auth::Auth;
 use crate::config::HttpProtection;
 use crate::control::document::StatusDocument;
 use crate::error::{Error, Exit, Result};
+use crate::process::Process;
 use crate::scrape;
-use crate::supervisor::Process;
 
 /// What the endpoints look at.
 #[derive(Clone)]

@@ -22,7 +22,6 @@ use crate::pipeline::resolve::{Unresolved, search_tail};
 use crate::restore::gather;
 use crate::storage::Store;
 use crate::storage::retry::retry;
-use crate::supervisor::kafka_error;
 
 /// How long a broker may take to answer.
 const TIMEOUT: Duration = Duration::from_secs(30);
@@ -85,8 +84,8 @@ impl Goal {
     /// # Errors
     /// The brokers cannot be asked.
     pub async fn read(job: Arc<Job>) -> Result<Self> {
-        let cluster = Cluster::connect(&job.kafka).map_err(kafka_error)?;
-        let topics = cluster.topics(TIMEOUT).await.map_err(kafka_error)?;
+        let cluster = Cluster::connect(&job.kafka)?;
+        let topics = cluster.topics(TIMEOUT).await?;
         let taken = topics.iter().filter(|topic| job.topics.takes(&topic.name));
         let all: Vec<TopicPartition> = taken
             .flat_map(|topic| (0..topic.partitions).map(|p| TopicPartition::new(topic.name.as_str(), p)))
@@ -212,8 +211,8 @@ async fn ask_offsets(
     if partitions.is_empty() {
         return Ok(BTreeMap::new());
     }
-    let offsets = cluster.offsets(partitions, which, isolation, TIMEOUT).await.map_err(kafka_error)?;
-    offsets.into_iter().map(|(partition, offset)| Ok((partition, offset.map_err(kafka_error)?))).collect()
+    let offsets = cluster.offsets(partitions, which, isolation, TIMEOUT).await?;
+    offsets.into_iter().map(|(partition, offset)| Ok((partition, offset?))).collect()
 }
 
 /// Which records come next at these positions, as far as the job would read them.
@@ -231,7 +230,7 @@ async fn next_records(
         reader::next_at(&job.kafka, job.isolation, &positions, take).map(|()| next)
     });
     let read = read.await.map_err(|error| Error::new(Exit::Failed, "the thread that reads ended").because(error))?;
-    read.map_err(kafka_error)
+    read.map_err(Error::from)
 }
 
 /// The newest generation of a topic; `None` without one.

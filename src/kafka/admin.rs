@@ -15,7 +15,7 @@ use tokio::sync::oneshot;
 
 use super::ffi::{self, Client, Events, PartitionList, Role, borrowed_error, c_string, c_text, check, millis};
 use super::{KafkaError, Kind, TopicPartition, settings};
-use crate::config::{Isolation, KafkaConfig};
+use crate::kafka::settings::{Isolation, KafkaConfig};
 use crate::metrics;
 
 /// How long a call may take when nothing else is said.

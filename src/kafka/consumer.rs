@@ -21,7 +21,7 @@ use super::ffi::{self, Client, Events, Latch, PartitionList, Role, check, millis
 use super::queue::{Message, PartitionQueue, Split};
 use super::settings::{self, ConsumerSettings};
 use super::{KafkaError, Kind, TopicPartition};
-use crate::config::KafkaConfig;
+use crate::kafka::settings::KafkaConfig;
 use crate::metrics;
 
 /// How long the polling thread waits for an event. It is woken when it is to stop; a thread that wakes up by itself

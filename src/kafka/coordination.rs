@@ -17,7 +17,7 @@ use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 use tokio::sync::oneshot;
 
 use super::{KafkaError, Kind, settings};
-use crate::config::KafkaConfig;
+use crate::kafka::settings::KafkaConfig;
 
 /// How long one step of a transaction may take.
 const STEP: Duration = Duration::from_secs(20);

@@ -57,13 +57,13 @@ mod tests {
     use std::time::{Duration, Instant};
 
     use super::*;
-    use crate::config::{Isolation, KafkaConfig};
     use crate::kafka::TopicPartition;
     use crate::kafka::admin::{Cluster, End};
     use crate::kafka::consumer::{GroupConsumer, GroupEvent, Position};
     use crate::kafka::producer::{ProducerSettings, RestoreProducer};
     use crate::kafka::queue::{PartitionQueue, QueueError};
     use crate::kafka::settings::ConsumerSettings;
+    use crate::kafka::settings::{Isolation, KafkaConfig};
     use crate::model::batch::{RecordBatch, TimestampType};
 
     const SOON: Duration = Duration::from_secs(20);

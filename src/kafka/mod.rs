@@ -11,6 +11,7 @@ pub mod coordination;
 mod ffi;
 pub mod groups;
 pub mod mock;
+pub mod patience;
 pub mod permissions;
 pub mod producer;
 pub mod queue;
@@ -18,6 +19,8 @@ pub mod reader;
 pub mod settings;
 
 use std::sync::Arc;
+
+use crate::error::{Error, Exit};
 
 /// A partition of a topic.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -94,4 +97,18 @@ pub struct KafkaError {
     pub kind: Kind,
     /// What librdkafka or the broker said; never a secret.
     pub message: String,
+}
+
+/// A failed call as what a command ends with.
+impl From<KafkaError> for Error {
+    fn from(error: KafkaError) -> Self {
+        let (exit, hint) = match error.kind {
+            Kind::Auth => (Exit::Auth, "check the credentials and the ACLs of this user"),
+            Kind::Config => (Exit::Config, "check the cluster's [properties]"),
+            Kind::UnknownTopic => (Exit::NotFound, "check the topic's name"),
+            Kind::Timeout | Kind::Unavailable => (Exit::Unavailable, "check bootstrap_servers and the network"),
+            _ => return Error::new(Exit::Failed, error.to_string()),
+        };
+        Error::new(exit, error.to_string()).hint(hint)
+    }
 }

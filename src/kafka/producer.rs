@@ -11,7 +11,7 @@ use rdkafka::types::RDKafkaRespErr as Code;
 use super::ffi::{self, Client, Events, Role, c_string, millis};
 pub use super::settings::ProducerSettings;
 use super::{KafkaError, Kind, settings};
-use crate::config::KafkaConfig;
+use crate::kafka::settings::KafkaConfig;
 use crate::model::batch::{Headers, Record};
 
 /// Why a record was not taken.

@@ -11,7 +11,7 @@ use rdkafka::types::RDKafkaRespErr as Code;
 use super::ffi::{self, Client, Events, Role, c_string, millis};
 use super::queue::Message;
 use super::{KafkaError, Kind, TopicPartition, settings};
-use crate::config::{Isolation, KafkaConfig};
+use crate::kafka::settings::{Isolation, KafkaConfig};
 use crate::model::batch::{Record, RecordBatch};
 
 /// Partitions read at the same time: each may fetch a batch that is much larger than the record.

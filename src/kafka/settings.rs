@@ -2,12 +2,50 @@
 
 use std::collections::BTreeMap;
 use std::ffi::{CString, c_char};
+use std::path::PathBuf;
 
 use rdkafka::ClientConfig;
 use rdkafka::bindings::{rd_kafka_conf_destroy, rd_kafka_conf_new, rd_kafka_conf_res_t, rd_kafka_conf_set};
 
 use super::ffi::{ERROR_TEXT, c_text};
-use crate::config::{Isolation, KafkaConfig, Property};
+
+/// One Kafka cluster.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KafkaConfig {
+    /// Its name in the main file, or `jobs.d/NAME.toml` for one written into a job.
+    pub name: String,
+    /// `host:port`, at least one.
+    pub bootstrap_servers: Vec<String>,
+    /// librdkafka properties, files and credentials already read.
+    pub properties: BTreeMap<String, Property>,
+}
+
+/// The value of a librdkafka property.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Property {
+    /// The value as librdkafka takes it.
+    pub value: String,
+    /// Where a secret came from; the value is never shown then.
+    pub secret_from: Option<PathBuf>,
+}
+
+impl std::fmt::Debug for Property {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match &self.secret_from {
+            Some(path) => write!(f, "<secret from {}>", path.display()),
+            None => write!(f, "{:?}", self.value),
+        }
+    }
+}
+
+/// Kafka's isolation level.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Isolation {
+    /// Only committed records, up to the last stable offset.
+    ReadCommitted,
+    /// Everything up to the high watermark, aborted records included.
+    ReadUncommitted,
+}
 
 /// What a group member needs besides its cluster.
 #[derive(Debug, Clone, PartialEq, Eq)]

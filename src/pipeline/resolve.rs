@@ -6,11 +6,11 @@ use std::time::{Duration, Instant};
 
 use super::consumer::now_ms;
 use super::generation::{Forks, Generations, recorded};
-use super::kept;
 use super::open_object::gap_link;
 use super::run::Run;
 use super::spool::Spool;
 use super::topics::{Sight, TopicWatch};
+use super::{expiry, heads, kept};
 use crate::config::{Isolation, Job, Lifecycle, OnRecreate, Retention};
 use crate::kafka::admin::{Cluster, End, TIMEOUT};
 use crate::kafka::{KafkaError, TopicPartition};
@@ -20,7 +20,6 @@ use crate::model::key::{self, PartitionPath};
 use crate::model::object::ObjectMeta;
 use crate::model::resume::{Note, Refusal, Resume, Root, Seen, Tail, resume};
 use crate::model::tail::{PAGE, TailSearch};
-use crate::retention::{self, heads};
 use crate::state::{self, State};
 use crate::storage::retry::retry;
 use crate::storage::{Create, Store, StoreError};
@@ -384,14 +383,14 @@ impl Resolver {
 
     /// How long objects of `topic` that are missing behind `found` were kept at the least; `None` is for ever.
     async fn retention_ms(&self, topic: &str, found: Option<&Found>) -> Result<Option<i64>, Unresolved> {
-        let recorded = retention::shortest_since(&self.store, topic, found.map(|found| found.written_ms)).await?;
+        let recorded = expiry::shortest_since(&self.store, topic, found.map(|found| found.written_ms)).await?;
         // Whoever looks after the bucket does what the job says of it.
         let said = match (self.job.lifecycle, self.job.retention) {
             (Lifecycle::Off, Retention::Days(days)) => Some(days),
             _ => None,
         };
         let days = [recorded, said].into_iter().flatten().min();
-        Ok(days.map(|days| i64::from(days).saturating_mul(retention::day_ms())))
+        Ok(days.map(|days| i64::from(days).saturating_mul(expiry::day_ms())))
     }
 
     fn hint(&self, partition: &TopicPartition, generation: &GenerationRecord) -> Option<state::Committed> {

@@ -6,12 +6,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::lane::Progress;
-use crate::compacted::TurnStatus;
 use crate::config::Job;
 use crate::kafka::TopicPartition;
 use crate::metrics;
 use crate::model::watermark::{Kept, Protected};
-use crate::retention::report::JobRetention;
+use crate::pipeline::shown::JobRetention;
+use crate::pipeline::shown::TurnStatus;
 
 /// How a job is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]

@@ -30,13 +30,13 @@ use super::message::{Barrier, Copy, Durable, Sealed};
 use super::open_object::boot_time;
 use super::spool::Spool;
 use super::topics::{Sight, TopicWatch};
+use crate::backoff::Backoff;
 use crate::config::Retention;
 use crate::metrics;
 use crate::model::chain::{Claim, Taken, taken};
 use crate::model::lifecycle::head::sleeper_ms;
 use crate::model::object::ObjectMeta;
-use crate::retention::day_ms;
-use crate::storage::retry::Backoff;
+use crate::pipeline::expiry::day_ms;
 use crate::storage::{Create, Kind, Store, StoreError};
 
 /// An object that has waited for so long while uploads fail is copied to disk.
@@ -245,7 +245,7 @@ impl Upload {
     }
 
     fn failed(&self, error: &StoreError) -> String {
-        metrics::error("s3", metrics::store_kind(error.kind));
+        metrics::error("s3", error.kind.label());
         if error.kind == Kind::Conflict {
             return String::new();
         }

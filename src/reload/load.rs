@@ -8,7 +8,6 @@ use super::snapshot::Snapshot;
 use crate::config::{Config, ConfigErrors, Inspection, Job, Jobs, inspect};
 use crate::error::{Error, Exit, Result};
 use crate::kafka::admin::Cluster;
-use crate::supervisor::{kafka_error, store_error};
 
 /// Files that change while they are read are read again so often.
 const ATTEMPTS: u32 = 3;
@@ -57,8 +56,8 @@ fn files_of(inspection: &Inspection) -> BTreeSet<PathBuf> {
 pub fn build(jobs: &[Arc<Job>], io: &tokio::runtime::Handle) -> Result<()> {
     let mut all = Vec::new();
     for job in jobs {
-        let store = crate::storage::open(&job.storage, io.clone()).map_err(store_error).err();
-        let cluster = Cluster::connect(&job.kafka).map_err(kafka_error).err();
+        let store = crate::storage::open(&job.storage, io.clone()).map_err(Error::from).err();
+        let cluster = Cluster::connect(&job.kafka).map_err(Error::from).err();
         all.extend(store.into_iter().chain(cluster).map(|error| format!("{}: {error}", job.path.display())));
     }
     if all.is_empty() { Ok(()) } else { Err(Error::new(Exit::Config, all.join("\n"))) }

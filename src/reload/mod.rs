@@ -28,9 +28,10 @@ use crate::config::{Config, Job};
 use crate::error::{Error, Exit, Result};
 use crate::model::reload::{Picture, Plan, plan};
 use crate::notify;
+use crate::process::Process;
 use crate::signal::Hangups;
 use crate::standing::{Drift, ReloadResult};
-use crate::supervisor::{Process, Supervisor, Swap};
+use crate::supervisor::{Supervisor, Swap};
 
 /// How often the files are compared with what runs.
 const DRIFT_EVERY: Duration = Duration::from_secs(60);

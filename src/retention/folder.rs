@@ -5,12 +5,13 @@ use std::sync::Arc;
 
 use super::report::{Report, TopicReport};
 use super::survey::JobTopic;
-use super::{How, PATIENCE, day_ms, record_of, write_record};
+use super::{How, PATIENCE};
 use crate::config::Lifecycle as Mode;
 use crate::metrics;
 use crate::model::lifecycle::plan::{Installed, Step, TopicPlan, decide};
 use crate::model::lifecycle::sweep::Sweep;
 use crate::pipeline::consumer::now_ms;
+use crate::pipeline::expiry::{day_ms, record_of, write_record};
 use crate::storage::retry::retry;
 use crate::storage::{Store, StoreError};
 

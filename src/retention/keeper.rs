@@ -4,15 +4,17 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::heads::Heads;
-use super::report::{JobRetention, Report};
+use super::report::Report;
 use super::survey::{Clusters, JobTopic, survey};
-use super::{How, Trouble, day_ms, folder, rules};
+use super::{How, Trouble, folder, rules};
 use crate::config::{Job, Lifecycle as Mode, Retention};
 use crate::pipeline::consumer::now_ms;
+use crate::pipeline::expiry::day_ms;
+use crate::pipeline::heads::Heads;
+use crate::pipeline::shown::JobRetention;
 use crate::pipeline::status::JobStatus;
+use crate::process::{Process, Statuses};
 use crate::storage::Store;
-use crate::supervisor::{Process, Statuses};
 
 /// How often it is looked whether something is due.
 const TICK: Duration = Duration::from_secs(1);

@@ -1,6 +1,6 @@
 //! What was found and done in one store, for people, programs and the status of jobs.
 
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
 use super::survey::JobTopic;
 use crate::config::Lifecycle;
@@ -115,17 +115,4 @@ impl Report {
 /// Days for people.
 pub fn days_text(days: Option<u32>) -> String {
     days.map_or_else(|| "keep".to_owned(), |days| format!("{days}d"))
-}
-
-/// What is known of the retention of one job, for its status.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct JobRetention {
-    /// When it was last looked at, in milliseconds since 1970-01-01 UTC.
-    pub checked_ms: i64,
-    /// Topics that are not as they should be.
-    pub drift: usize,
-    /// In which way, by topic.
-    pub differences: Vec<String>,
-    /// What else should be known.
-    pub warnings: Vec<String>,
 }

@@ -5,7 +5,7 @@ use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 
 use super::report::{Report, TopicReport};
 use super::survey::JobTopic;
-use super::{How, PATIENCE, Trouble, record_of, write_record};
+use super::{How, PATIENCE, Trouble};
 use crate::config::Lifecycle as Mode;
 use crate::model::key::{self, OFFSET_DIGITS};
 use crate::model::lifecycle::plan::{Bucket, Document, Plan, Step, TopicPlan, Wanted, altered, plan};
@@ -13,6 +13,7 @@ use crate::model::lifecycle::record::RetentionRecord;
 use crate::model::lifecycle::rule;
 use crate::model::object::Metadata;
 use crate::pipeline::consumer::now_ms;
+use crate::pipeline::expiry::{record_of, write_record};
 use crate::storage::retry::retry;
 use crate::storage::{Body, Kind, Lifecycle, Store, StoreError};
 

@@ -5,13 +5,15 @@ use std::time::Duration;
 
 use super::report::Report;
 use super::survey::JobTopic;
-use super::{How, keeper, record_of};
+use super::{How, keeper};
 use crate::config::{Job, Lifecycle, Retention};
 use crate::model::key;
 use crate::model::lifecycle::plan::Step;
 use crate::model::lifecycle::rule::written;
 use crate::model::object::Metadata;
 use crate::pipeline::consumer::now_ms;
+use crate::pipeline::expiry::record_of;
+use crate::pipeline::heads;
 use crate::storage::fault::{Fault, FaultStore, Rules};
 use crate::storage::file::FileStore;
 use crate::storage::{Body, Create, Kind, Store};
@@ -228,17 +230,17 @@ async fn a_folder_loses_what_is_older() {
 #[tokio::test]
 async fn the_end_of_a_quiet_list_is_written_down_once() {
     let bucket = Bucket::new(None);
-    let (store, mut heads) = (bucket.dyn_store(), super::heads::Heads::default());
+    let (store, mut heads) = (bucket.dyn_store(), heads::Heads::default());
     let partition = crate::kafka::TopicPartition::new("t", 3);
     let of = |next, written_ms| crate::pipeline::lane::Progress::of_list(next, "uuid", Some((written_ms, 7)));
     let half = now_ms() - 12 * 3_600_000;
     assert!(!heads.write(&store, &partition, &of(10, half + 60_000), 1).await.unwrap(), "too early");
     assert!(heads.write(&store, &partition, &of(10, half), 1).await.unwrap());
     assert!(!heads.write(&store, &partition, &of(10, half), 1).await.unwrap(), "it is there");
-    let mut other_process = super::heads::Heads::default();
+    let mut other_process = heads::Heads::default();
     assert!(!other_process.write(&store, &partition, &of(9, half), 1).await.unwrap(), "it would say less");
-    let head = super::heads::read(&store, &partition, "uuid").await.unwrap().unwrap();
+    let head = heads::read(&store, &partition, "uuid").await.unwrap().unwrap();
     assert_eq!((head.next_offset, head.leader_epoch), (10, 7));
-    assert_eq!(super::heads::read(&store, &partition, "another").await.unwrap(), None);
+    assert_eq!(heads::read(&store, &partition, "another").await.unwrap(), None);
     assert!(bucket.store.get(&key::head_record("t", 3)).await.unwrap().is_some());
 }

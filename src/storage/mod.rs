@@ -24,6 +24,7 @@ use bytes::Bytes;
 use tokio::runtime::Handle;
 
 use crate::config::{Place, StorageConfig};
+use crate::error::{Error, Exit};
 
 pub use crate::model::object::Metadata;
 
@@ -252,6 +253,19 @@ pub enum Kind {
     Other,
 }
 
+impl Kind {
+    /// The value of the label `kind` in metrics.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Auth => "auth",
+            Self::Timeout => "timeout",
+            Self::Throttle => "throttle",
+            Self::Disk => "disk",
+            _ => "other",
+        }
+    }
+}
+
 /// A failed call to a store.
 #[derive(Debug, Clone, thiserror::Error)]
 #[error("{operation} {url}{slash}{key}: {message}", slash = if .url.ends_with('/') { "" } else { "/" })]
@@ -272,5 +286,21 @@ impl StoreError {
     /// Whether the same call may succeed later without anybody changing anything.
     pub fn is_transient(&self) -> bool {
         matches!(self.kind, Kind::Timeout | Kind::Throttle | Kind::Unavailable | Kind::Conflict | Kind::Disk)
+    }
+}
+
+/// A failed call as what a command ends with.
+impl From<StoreError> for Error {
+    fn from(error: StoreError) -> Self {
+        let (exit, hint) = match error.kind {
+            Kind::Auth => (Exit::Auth, "check the credentials and the bucket's policy"),
+            Kind::NoBucket => (Exit::Config, "create the bucket, or correct its name"),
+            Kind::ClockSkew => (Exit::Failed, "set this machine's clock"),
+            Kind::Timeout | Kind::Throttle | Kind::Unavailable => {
+                (Exit::Unavailable, "check the endpoint and the network")
+            }
+            _ => return Error::new(Exit::Failed, error.to_string()),
+        };
+        Error::new(exit, error.to_string()).hint(hint)
     }
 }

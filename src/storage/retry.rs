@@ -1,36 +1,10 @@
-//! Jittered exponential backoff for calls to a store.
+//! Calls to a store that are repeated for a while.
 
 use std::future::Future;
 use std::time::{Duration, Instant};
 
 use super::{Kind, StoreError};
-
-/// How to wait between attempts: doubling from `first` to at most `max`, each wait between half and the whole of it.
-#[derive(Debug, Clone)]
-pub struct Backoff {
-    next: Duration,
-    max: Duration,
-}
-
-impl Default for Backoff {
-    fn default() -> Self {
-        Self::new(Duration::from_millis(100), Duration::from_secs(20))
-    }
-}
-
-impl Backoff {
-    /// Waits from `first` to `max`.
-    pub fn new(first: Duration, max: Duration) -> Self {
-        Self { next: first, max }
-    }
-
-    /// The next wait.
-    pub fn wait(&mut self) -> Duration {
-        let whole = self.next;
-        self.next = (whole * 2).min(self.max);
-        whole.mul_f64(0.5 + fastrand::f64() / 2.0)
-    }
-}
+use crate::backoff::Backoff;
 
 /// Repeats `call` while its failure is transient (credentials count as such for one more attempt: they may just have
 /// been renewed) and `patience` has not run out; returns the last failure then.

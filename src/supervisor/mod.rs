@@ -1,13 +1,14 @@
-//! The actor that starts the jobs of a daemon, starts them again, and ends them; and what they share ([`Process`]).
+//! The actor that starts the jobs of a daemon, starts them again, and ends them.
 //!
 //! Whatever is asked for (a reload, a pause, the end) only changes what is *wanted* of a job; [`model::slot`] says the
 //! next step towards it. So a job is never started while its predecessor still holds anything.
 //!
 //! [`model::slot`]: crate::model::slot
 
+mod admission;
 mod commands;
+mod open;
 mod pauses;
-mod process;
 mod turn;
 mod watch;
 
@@ -19,16 +20,16 @@ use actix::prelude::*;
 use tokio::sync::oneshot;
 
 pub use self::commands::{EndAll, Flush, Pause, Ping, Resume, Swap};
+pub use self::open::{OpenJob, Runner};
 use self::pauses::Pauses;
-pub(crate) use self::process::patiently;
-pub use self::process::{OpenJob, Process, Runner, Statuses, kafka_error, store_error};
 pub use self::turn::Turn;
+use crate::backoff::Backoff;
 use crate::config::{Config, Job};
 use crate::error::{Exit, Result};
 use crate::model::slot::{self, Doing, Step, restart_wait};
 use crate::pipeline::consumer::now_ms;
 use crate::pipeline::status::Paused;
-use crate::storage::retry::Backoff;
+use crate::process::Process;
 
 /// What is wanted of a job.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -2,7 +2,7 @@
 
 use actix::prelude::*;
 
-use super::process::Runner;
+use super::open::Runner;
 use super::{Phase, Supervisor};
 use crate::compacted::Pair;
 use crate::error::{Error, Exit, Result};

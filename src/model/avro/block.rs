@@ -3,16 +3,10 @@
 use bytes::Bytes;
 
 use super::SYNC_BYTES;
-use super::codec::{Compressor, EncodeError};
+use super::codec::{Compressor, EncodeError, TARGET_BLOCK_BYTES};
 use super::encode::{datum_bound, prefix, put_record};
 use super::wire::put_long;
 use crate::model::batch::Record;
-
-/// Bytes of records in a block, before compression: enough for zstd to find what repeats, little enough to hold one
-/// per partition and, for a few partitions, in the processor's cache. Such blocks compress twice as fast as Avro's
-/// customary 16 kB. Not 256 KiB: there zstd's table (`ZSTD_defaultCParameters`) looks for matches of 4 bytes at level 3
-/// instead of 5, which on JSON takes a tenth more time for objects that are 6 % larger.
-pub const TARGET_BLOCK_BYTES: usize = 128 * 1024;
 
 /// The most a block may take, decompressed. Kafka's own limit for a batch of records is the same.
 pub const MAX_BLOCK_BYTES: usize = i32::MAX as usize;
@@ -129,7 +123,7 @@ impl BlockBuilder {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::Codec;
+    use crate::model::avro::Codec;
     use crate::model::batch::{Headers, TimestampType};
 
     fn record(value: &[u8]) -> Record<'_> {

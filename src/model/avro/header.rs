@@ -118,7 +118,7 @@ mod tests {
     use rstest::rstest;
 
     use super::*;
-    use crate::config::Codec;
+    use crate::model::avro::Codec;
 
     fn map(entries: &[(&str, &[u8])]) -> Vec<u8> {
         let mut out = MAGIC.to_vec();

@@ -33,8 +33,8 @@ mod wire;
 #[cfg(test)]
 mod tests;
 
-pub use block::{BlockBuilder, MAX_BLOCK_BYTES, TARGET_BLOCK_BYTES};
-pub use codec::{Compression, Compressor, EncodeError};
+pub use block::{BlockBuilder, MAX_BLOCK_BYTES};
+pub use codec::{Codec, Compression, Compressor, EncodeError, TARGET_BLOCK_BYTES};
 pub use decode::{Layout, open};
 pub use error::{DecodeError, Problem};
 pub use header::{Header, MAX_HEADER_BYTES, read_header, write_header};

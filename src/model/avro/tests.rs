@@ -8,7 +8,7 @@ use rstest::rstest;
 use super::encode::{prefix, put_record};
 use super::wire::{put_bytes, put_long};
 use super::*;
-use crate::config::Codec;
+use crate::model::avro::Codec;
 use crate::model::batch::{Header as RecordHeader, Record, RecordBatch, TimestampType};
 use crate::model::object::Metadata;
 

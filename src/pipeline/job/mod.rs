@@ -521,7 +521,7 @@ impl Handler<Resolutions> for JobRunner {
         self.begin(task, resolved, ctx);
         for (partition, why) in failed {
             if let Unresolved::Store(error) = &why {
-                metrics::error("s3", metrics::store_kind(error.kind));
+                metrics::error("s3", error.kind.label());
             }
             self.status.problem(&partition.to_string(), why.to_string(), why.needs_operator());
             if matches!(why, Unresolved::Foreign { .. }) && self.wait_for_go_on(&partition) {

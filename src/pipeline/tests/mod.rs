@@ -23,9 +23,10 @@ use crate::kafka::producer::{ProducerSettings, RestoreProducer};
 use crate::model::batch::{RecordBatch, TimestampType};
 use crate::model::key::PartitionPath;
 use crate::model::object::ObjectMeta;
+use crate::process::Process;
 use crate::storage::fault::FaultStore;
 use crate::storage::file::FileStore;
-use crate::supervisor::{OpenJob, Process};
+use crate::supervisor::OpenJob;
 
 /// How long anything here may take before the test has failed.
 const SOON: Duration = Duration::from_secs(40);
