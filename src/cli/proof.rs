@@ -112,7 +112,7 @@ fn worst(checked: &[Checked]) -> Exit {
 
 /// Ends, flush, bucket.
 async fn prove(args: &Args, config: &Config, job: &Arc<Job>, io: tokio::runtime::Handle) -> Result<Checked> {
-    let store = storage::open(&job.storage, io).map_err(gather::failed)?;
+    let store = storage::open_existing(&job.storage, io).map_err(gather::failed)?;
     let goal = Goal::read(job.clone()).await?;
     let until = Instant::now() + args.timeout;
     let (flushed, proof) = loop {
@@ -178,7 +178,7 @@ fn message(open: &crate::inspect::proof::Open) -> String {
 
 /// Whether the lists of a job's topics are unbroken, and young enough.
 async fn repo_only(args: &Args, job: &Arc<Job>, io: tokio::runtime::Handle) -> Result<Checked> {
-    let store = storage::open(&job.storage, io).map_err(gather::failed)?;
+    let store = storage::open_existing(&job.storage, io).map_err(gather::failed)?;
     let topics = gather::topics(&store).await?;
     let mut messages = Vec::new();
     let missing = job.topics.literal.iter().filter(|name| !topics.contains(name));

@@ -131,10 +131,11 @@ pub async fn collect(store: &Arc<dyn Store>, topic: Option<&str>) -> Result<Stor
     };
     let mut topics = Vec::with_capacity(names.len());
     for name in names {
-        let Some(backup) = gather::outline(store, &name).await? else {
+        let Some(mut backup) = gather::outline(store, &name).await? else {
             let hint = "kafka-backup info without --topic shows what there is";
             return Err(Error::new(Exit::NotFound, format!("topic {name} is not in {}", store.url())).hint(hint));
         };
+        gather::fill_reaches(store, &name, &mut backup).await?;
         topics.push(topic_info(store, name, &backup).await?);
     }
     Ok(StoreInfo { store: store.url().to_owned(), topics })
@@ -171,7 +172,8 @@ async fn topic_info(store: &Arc<dyn Store>, topic: String, backup: &TopicBackup)
             let path = PartitionPath { topic: topic.clone(), branch: folder.clone(), partition };
             let record = info.generation.and_then(|n| backup.records.get(&n));
             let origin = record.map(|r| r.fork(partition).unwrap_or_else(|| r.origin(partition)));
-            info.partitions.extend(partition_info(store, &path, uuid, origin).await?);
+            let reach = info.generation.and_then(|n| backup.reaches.get(&(n, partition)).copied());
+            info.partitions.extend(partition_info(store, &path, uuid, (origin, reach)).await?);
         }
         branches.push(info);
     }
@@ -202,12 +204,12 @@ async fn partition_info(
     store: &Arc<dyn Store>,
     path: &PartitionPath,
     uuid: Option<&str>,
-    origin: Option<i64>,
+    ends: (Option<i64>, Option<i64>),
 ) -> Result<Option<PartitionInfo>> {
     let mut objects = Vec::new();
     gather::each_object(store, path, uuid, |object| objects.push(slim(object))).await?;
     catalog::sort(&mut objects);
-    Ok(summarise(path.partition, &objects, origin))
+    Ok(summarise(path.partition, &objects, ends))
 }
 
 /// The object without what takes memory and is not shown.
@@ -224,8 +226,13 @@ fn slim(mut object: StoredObject) -> StoredObject {
     object
 }
 
-/// The partition that these objects, in order, are; `None` when there are none.
-fn summarise(partition: i32, objects: &[StoredObject], origin: Option<i64>) -> Option<PartitionInfo> {
+/// The partition that these objects, in order, are; `None` when there are none. Its list begins at `origin` and must go
+/// as far as `reach`, where that is known.
+fn summarise(
+    partition: i32,
+    objects: &[StoredObject],
+    (origin, reach): (Option<i64>, Option<i64>),
+) -> Option<PartitionInfo> {
     let from_offset = objects.first()?.offset;
     let (mut walk, mut timestamps) = (Walk::new(origin.unwrap_or(from_offset)), None);
     let mut info = PartitionInfo {
@@ -258,7 +265,7 @@ fn summarise(partition: i32, objects: &[StoredObject], origin: Option<i64>) -> O
             Facts::Bad(why) => info.bad.push(format!("{}: {why}", object.key)),
         }
     }
-    let walk = walk.finish();
+    let walk = walk.finish(reach);
     (info.overlaps, info.holes) = (walk.overlaps, walk.holes);
     info.timestamps = timestamps;
     (info.oldest, info.newest) = (timestamps.map(|t| rfc3339(t.0)), timestamps.map(|t| rfc3339(t.1)));
@@ -314,14 +321,14 @@ mod tests {
             StoredObject { key: "k".to_owned(), offset, size: 10, etag: String::new(), facts: Facts::Ours(facts) }
         };
         let objects = [object(5, 10, 4, ""), object(10, 20, 0, "retention"), object(20, 30, 10, "")];
-        let info = summarise(3, &objects, Some(0)).unwrap();
+        let info = summarise(3, &objects, (Some(0), Some(32))).unwrap();
         assert_eq!((info.from_offset, info.next_offset, info.records, info.objects), (5, Some(30), 14, 3));
         assert_eq!(info.oldest.as_deref(), Some("1970-01-01T00:00:00.005Z"));
         let holes: Vec<_> = info.holes.iter().map(|h| (h.from, h.until)).collect();
-        assert_eq!(holes, [(0, 5), (10, 20)]);
-        assert!(summarise(3, &[], Some(0)).is_none());
+        assert_eq!(holes, [(0, 5), (10, 20), (30, 32)]);
+        assert!(summarise(3, &[], (Some(0), None)).is_none());
 
-        let later = summarise(4, &objects, Some(5)).unwrap();
+        let later = summarise(4, &objects, (Some(5), Some(30))).unwrap();
         let branch = BranchInfo { generation: Some(1), partitions: vec![info, later], ..BranchInfo::default() };
         let topic = TopicInfo::new("t".to_owned(), vec![branch]);
         let (oldest, newest) = ("1970-01-01T00:00:00.005Z", "1970-01-01T00:00:00.03Z");

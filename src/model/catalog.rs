@@ -24,6 +24,8 @@ pub struct TopicBackup {
     pub records: BTreeMap<u32, GenerationRecord>,
     /// The objects, by branch and partition, in the order of [`sort`].
     pub branches: BTreeMap<Branch, BTreeMap<i32, Vec<StoredObject>>>,
+    /// How far the lists of generations must reach, by generation and partition, where something outside of them says so.
+    pub reaches: BTreeMap<(u32, i32), i64>,
 }
 
 /// A line of development of a topic's backup.
@@ -174,7 +176,8 @@ impl TopicBackup {
             let objects = objects.map_or(&[][..], Vec::as_slice);
             let origin = fork.or_else(|| record.map(|r| r.origin(partition))).or(objects.first().map(|o| o.offset));
             if let Some(from) = origin.filter(|from| *from < until) {
-                segments.push(Segment { generation, range: from..until, objects });
+                let reach = self.reaches.get(&(generation, partition)).copied();
+                segments.push(Segment { generation, range: from..until, objects, reach });
             }
             match fork {
                 Some(fork) => until = until.min(fork),
@@ -195,6 +198,8 @@ pub struct Segment<'a> {
     pub range: Range<i64>,
     /// Its objects, in order.
     pub objects: &'a [StoredObject],
+    /// How far they must reach, where that is known.
+    pub reach: Option<i64>,
 }
 
 /// Puts objects into the order in which they are read: by number, of equal numbers the one that reaches further first.
@@ -322,9 +327,10 @@ impl Walk {
         }
     }
 
-    /// Ends the walk: gap links behind the last object become holes too.
-    pub fn finish(mut self) -> Self {
-        let end = self.gaps.iter().map(|(range, _)| range.end).max();
+    /// Ends the walk: gap links behind the last object become holes too, and so does what is missing of a list that must
+    /// go as far as `reach`.
+    pub fn finish(mut self, reach: Option<i64>) -> Self {
+        let end = self.gaps.iter().map(|(range, _)| range.end).chain(reach).max();
         if let Some(end) = end.filter(|_| self.certain) {
             self.missing_up_to(end);
         }

@@ -34,6 +34,19 @@ fn hole(from: i64, until: i64, why: &str) -> Hole {
 }
 
 #[rstest]
+#[case::as_far_as_it_must("0..10", 10, &[])]
+#[case::further("0..10", 7, &[])]
+#[case::not_as_far("0..10", 15, &[hole(10, 15, "missing")])]
+#[case::behind_a_gap("0..10 10..15!", 20, &[hole(10, 15, "retention"), hole(15, 20, "missing")])]
+#[case::nothing_left("", 9, &[hole(0, 9, "front")])]
+#[case::older("0", 20, &[])]
+fn a_list_that_must_go_further(#[case] objects: &str, #[case] reach: i64, #[case] holes: &[Hole]) {
+    let mut walk = Walk::new(0);
+    objects.split_whitespace().map(object).for_each(|object| _ = walk.add(&object));
+    assert_eq!(walk.finish(Some(reach)).holes, holes);
+}
+
+#[rstest]
 #[case::contiguous(0, "0..10 10..20", &["0..10", "10..20"], &[])]
 #[case::overlap(0, "0..15 10..20", &["0..15", "15..20"], &[])]
 #[case::contained(0, "0..20 10..15 20..30", &["0..20", "20..30"], &[])]
@@ -57,7 +70,7 @@ fn walks(#[case] from: i64, #[case] objects: &str, #[case] taken: &[&str], #[cas
     let shown =
         |r: &Range<i64>| if r.end == i64::MAX { format!("{}..", r.start) } else { format!("{}..{}", r.start, r.end) };
     assert_eq!(ranges.iter().map(shown).collect::<Vec<_>>(), taken);
-    assert_eq!(walk.finish().holes, holes);
+    assert_eq!(walk.finish(None).holes, holes);
 }
 
 #[test]
@@ -156,7 +169,7 @@ proptest! {
         sort(&mut objects);
         let mut walk = Walk::new(from);
         let taken: Vec<_> = objects.iter().filter_map(|o| walk.add(o)).collect();
-        let walk = walk.finish();
+        let walk = walk.finish(None);
         let holes = walk.holes.iter().map(|h| h.from..h.until);
         let mut all: Vec<_> = taken.iter().cloned().chain(holes).collect();
         all.sort_by_key(|r| r.start);

@@ -158,9 +158,14 @@ pub fn lifecycle_document(at_ms: i64, nonce: &str) -> String {
     format!("{SYSTEM}/lifecycle/{at_ms:014}-{nonce}.xml")
 }
 
+/// The folder of the head records of `topic`, with its final slash.
+pub fn head_folder(topic: &str) -> String {
+    format!("{SYSTEM}/heads/{topic}/")
+}
+
 /// The head record of a quiet partition.
 pub fn head_record(topic: &str, partition: i32) -> String {
-    format!("{SYSTEM}/heads/{topic}/{partition}")
+    format!("{}{partition}", head_folder(topic))
 }
 
 /// What retention was in force for `topic`.

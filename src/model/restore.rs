@@ -418,7 +418,7 @@ impl PartitionPlan {
             }
         }
         // What nobody asked for is not missed.
-        let walk = walk.finish();
+        let walk = walk.finish(segments.last().and_then(|newest| newest.reach));
         self.overlaps = walk.overlaps;
         let holes = walk.holes.into_iter().map(|hole| {
             let range = window::intersect(&(hole.from..hole.until), offsets);

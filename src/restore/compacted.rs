@@ -179,6 +179,7 @@ pub async fn snapshot(
         let backup = TopicBackup {
             records: BTreeMap::from([(1, crate::model::chain::GenerationRecord { partitions, ..root })]),
             branches: BTreeMap::from([(Branch::Generation(1), objects)]),
+            ..TopicBackup::default()
         };
         return Ok(Some(Snapshot { backup, limits, warnings }));
     }

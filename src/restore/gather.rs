@@ -15,6 +15,8 @@ use crate::error::{Error, Exit, Result};
 use crate::model::catalog::{self, Branch, Facts, StoredObject, TopicBackup};
 use crate::model::chain::{GenerationError, GenerationRecord};
 use crate::model::key::{self, ObjectKey, PartitionPath};
+use crate::model::lifecycle::head::HeadRecord;
+use crate::model::verify::tails::{Tails, TailsError};
 use crate::storage::retry::retry;
 use crate::storage::{Entry, Head, Kind, Metadata, Store, StoreError};
 
@@ -61,6 +63,27 @@ pub async fn outline(store: &Arc<dyn Store>, topic: &str) -> Result<Option<Topic
         }
     }
     Ok((!backup.records.is_empty() || !backup.branches.is_empty()).then_some(backup))
+}
+
+/// Fills in how far the lists of a topic must reach: a list does not say where it ends, but head records and earlier
+/// verifications do.
+pub async fn fill_reaches(store: &Arc<dyn Store>, topic: &str, backup: &mut TopicBackup) -> Result<()> {
+    let (heads, tails) = futures_util::try_join!(heads(store, topic), tails(store, topic))?;
+    let tails = tails.unwrap_or_else(|error| {
+        tracing::warn!("{error}; what earlier verifications have seen is not known");
+        Tails::new(topic)
+    });
+    for (n, record) in backup.records.iter().filter(|(_, record)| !record.is_adopted()) {
+        for partition in 0..backup.partitions(*n) as i32 {
+            let path = PartitionPath::normal(topic, *n, partition);
+            let head = heads.get(&partition).filter(|head| head.generation == record.uuid);
+            let before = tails.reach(&path, &record.uuid).map(|reach| reach.until);
+            if let Some(until) = before.max(head.map(|head| head.next_offset)) {
+                backup.reaches.insert((*n, partition), until);
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Fills in the objects of `generation` and its parents, in the order in which they are read; only `partitions`, where
@@ -201,6 +224,26 @@ pub async fn each_record(
             return Ok(records);
         }
     }
+}
+
+/// Where quiet lists of a topic end, by partition, as its head records say. One that cannot be read is only a hint less.
+pub async fn heads(store: &Arc<dyn Store>, topic: &str) -> Result<BTreeMap<i32, HeadRecord>> {
+    let folder = key::head_folder(topic);
+    let listed: Vec<Entry> = entries(store, folder.clone()).try_collect().await.map_err(failed)?;
+    let named = listed.into_iter().filter_map(|entry| Some((entry.key[folder.len()..].parse().ok()?, entry.key)));
+    let read = stream::iter(named).map(|(partition, key)| async move {
+        let json = small(store, &key).await?;
+        Result::<_, Error>::Ok((partition, json.and_then(|json| HeadRecord::from_json(&json))))
+    });
+    let read: Vec<(i32, Option<HeadRecord>)> = read.buffer_unordered(HEADS).try_collect().await?;
+    Ok(read.into_iter().filter_map(|(partition, head)| Some((partition, head?))).collect())
+}
+
+/// How far the lists of a topic reached when they were last verified; nothing where they never were. The inner error is
+/// a record that cannot be understood.
+pub async fn tails(store: &Arc<dyn Store>, topic: &str) -> Result<std::result::Result<Tails, TailsError>> {
+    let json = small(store, &key::tails_record(topic)).await?;
+    Ok(json.map_or_else(|| Ok(Tails::new(topic)), |json| Tails::from_json(topic, &json)))
 }
 
 /// A small object; `None` when the store says that there is none.

@@ -196,6 +196,13 @@ fn the_last_object_is_missed_once_it_was_seen() {
         assert_eq!(output.code(), 4);
         assert_eq!(damage(&output), [("missing".to_owned(), backup.key(120), Some(120), Some(150))]);
     }
+    // Before the first record, because this produces none.
+    let args = ["restore", "--storage", "main", "--kafka", "main", "--topics"];
+    let restore =
+        backup.env.kafka_backup(&[&args[..], &[&format!("{0}:{0}-copy", backup.topic), "--dry-run"]].concat());
+    assert!(restore.code() == 0 && restore.stdout.contains("gap: offsets 120 to 149 are in no object"), "{restore:?}");
+    let check = backup.env.kafka_backup(&["check", "--repo-only"]);
+    assert!(check.code() == 4 && check.stdout.contains("gap: offsets 120 to 149 are in no object"), "{check:?}");
 }
 
 /// Without a job that says that nothing expires, a missing head is what retention leaves.
@@ -218,8 +225,13 @@ fn a_head_that_may_have_expired_is_a_note() {
     assert_eq!((&summary["damaged"], &summary["notes"]), (&0.into(), &1.into()), "{summary}");
     assert!(output.stdout.contains("have expired or were deleted"), "{output:?}");
     assert_eq!(backup.verify(&[]).code(), 4, "the job keeps everything");
-    backup.bucket().put(&format!("_kafka_backup/retention/{}.json", backup.topic), b"{}");
-    assert_eq!(backup.verify(&[]).code(), 0, "the bucket says that objects expired once");
+    for (days, code) in [(30, 4), (0, 0)] {
+        let topic = &backup.topic;
+        let terms = format!(r#"[{{"days":{days},"from_ms":0,"job":"verified"}}]"#);
+        let record = format!(r#"{{"format_version":1,"topic":"{topic}","terms":{terms}}}"#);
+        backup.bucket().put(&format!("_kafka_backup/retention/{topic}.json"), record.as_bytes());
+        assert_eq!(backup.verify(&[]).code(), code, "the head is gone after seconds: may it be after {days} days?");
+    }
 }
 
 /// The shares of a rotation are disjoint and together everything: each of them finds what is damaged in it alone.

@@ -11,7 +11,6 @@
 mod data;
 mod report;
 pub mod status;
-mod tails;
 mod walk;
 pub mod watch;
 

@@ -10,17 +10,21 @@ use tokio::sync::mpsc;
 use super::Verify;
 use super::data::Work;
 use super::report::Report;
-use super::tails::Tails;
 use crate::error::{Error, Exit, Result};
 use crate::model::chain::GenerationRecord;
 use crate::model::key::{self, ObjectKey, PartitionPath};
+use crate::model::lifecycle::head::HeadRecord;
 use crate::model::object::{Metadata, ObjectMeta};
+use crate::model::verify::aging::Aging;
 use crate::model::verify::chain::{Chain, Extent, Reach, Root, Seen, Told};
 use crate::model::verify::subset::Picker;
+use crate::model::verify::tails::Tails;
 use crate::model::verify::{Expiry, Finding, Mode, Reason, Severity};
+use crate::pipeline::consumer::now_ms;
+use crate::pipeline::expiry;
 use crate::restore::gather;
 use crate::storage::retry::retry;
-use crate::storage::{Entry, Head, StoreError};
+use crate::storage::{Body, Entry, Head, Store, StoreError};
 
 /// How many objects of a topic are asked at the same time.
 const HEADS: usize = 32;
@@ -60,8 +64,10 @@ struct Topic<'a> {
     name: &'a str,
     job: Arc<str>,
     records: BTreeMap<u32, GenerationRecord>,
-    /// Whether heads may be gone: so where the bucket says that its objects expire, or did once.
-    expiry: Expiry,
+    /// What is known of the age at which its objects go.
+    aging: Aging,
+    /// Where quiet lists end.
+    heads: BTreeMap<i32, HeadRecord>,
     /// What an earlier verification has seen.
     before: Tails,
     now: Tails,
@@ -90,12 +96,17 @@ impl Walk<'_> {
         if records.is_empty() && bad.is_empty() && gather::outline(store, topic).await?.is_none() {
             return Ok(false);
         }
-        let before = Tails::load(store, topic).await?;
-        let record = key::retention_record(topic);
-        let expired = retry(PATIENCE, || store.head(&record)).await.map_err(gather::failed)?;
-        let expiry = if expired.is_some() { Expiry::Possible } else { (self.verify.expiry)(topic) };
+        let before = gather::tails(store, topic).await?.map_err(|error| {
+            Error::new(Exit::Failed, error.to_string())
+                .hint("it says how far the lists of the topic reached; remove it to begin anew, or use a newer version")
+        })?;
+        let heads = gather::heads(store, topic).await?;
+        let aging = self.aging(topic).await?.unwrap_or_else(|finding| {
+            bad.push(finding);
+            Aging::Unrecorded(Expiry::Possible)
+        });
         let (seen, unrooted, now) = (BTreeSet::new(), BTreeSet::new(), Tails::new(topic));
-        let mut topic = Topic { walk: self, name: topic, job, records, expiry, before, now, seen, unrooted };
+        let mut topic = Topic { walk: self, name: topic, job, records, aging, heads, before, now, seen, unrooted };
         bad.into_iter().for_each(|finding| topic.found(finding));
         topic.check_records();
         topic.walk_through().await?;
@@ -103,9 +114,18 @@ impl Walk<'_> {
         self.report.topic();
         if self.verify.record && self.verify.mode >= Mode::Manifest {
             topic.now.merge(&topic.before);
-            topic.now.store(store).await;
+            keep(&topic.now, store).await;
         }
         Ok(true)
+    }
+
+    /// What is known of the retention of a topic; the inner error is a record of it that cannot be understood.
+    async fn aging(&self, topic: &str) -> Result<std::result::Result<Aging, Finding>> {
+        match expiry::record_of(&self.verify.store, topic).await.map_err(gather::failed)? {
+            Ok(record) if record.last().is_none() => Ok(Ok(Aging::Unrecorded((self.verify.expiry)(topic)))),
+            Ok(record) => Ok(Ok(Aging::Recorded { record, now_ms: now_ms(), day_ms: expiry::day_ms() })),
+            Err(error) => Ok(Err(finding(Reason::Metadata, key::retention_record(topic), error.why))),
+        }
     }
 
     async fn ask(&self, entry: Entry) -> Result<Asked, StoreError> {
@@ -154,7 +174,7 @@ impl<'a> Topic<'a> {
     async fn object(&mut self, chain: &mut Chain, entry: Entry, name: &ObjectKey, word: Word) -> Result<()> {
         let mut word = word;
         // Retention takes the oldest, also while we look.
-        if matches!(word, Word::Vanished) && chain.may_expire() {
+        if matches!(word, Word::Vanished) && chain.may_expire(entry.modified_ms) {
             return Ok(());
         }
         let mut told = self::told(&entry, name, &word, chain.root());
@@ -175,10 +195,11 @@ impl<'a> Topic<'a> {
         self.check_root(name, meta.as_deref());
         let is_readable = matches!(told, Told::Ours(_) | Told::Older) && size > 0;
         let mut findings = Vec::new();
-        chain.next(&Seen { key: entry.key.clone(), offset: name.offset, size, told }, &mut findings);
+        let may_expire = chain.root().aging.expiry(Some(entry.modified_ms)) == Expiry::Possible;
+        let seen = Seen { key: entry.key.clone(), offset: name.offset, size, modified_ms: entry.modified_ms, told };
+        chain.next(&seen, &mut findings);
         findings.into_iter().for_each(|finding| self.found(finding));
         if self.walk.verify.mode == Mode::Data && is_readable && self.walk.picker.takes(&entry.key) {
-            let may_expire = chain.root().expiry == Expiry::Possible;
             let (name, key, job) = (name.clone(), entry.key, self.job.clone());
             let work = Work { name, key, size, etag, meta, may_expire, job };
             let ended = |_| Error::new(Exit::Failed, "nobody reads objects any more");
@@ -208,36 +229,46 @@ impl<'a> Topic<'a> {
 
     fn remember(&mut self, path: &PartitionPath, uuid: Option<String>, extent: Extent) {
         if let (Some(uuid), Some(next)) = (uuid, extent.next) {
-            self.now.remember(path, uuid, next);
+            self.now.remember(path, uuid, next, extent.written_ms);
         }
     }
 
     /// What is known of a list.
     fn root(&self, path: &PartitionPath) -> Root {
-        let expiry = self.expiry;
+        let aging = self.aging.clone();
         let record = key::generation_of(path.branch.as_deref()).and_then(|n| self.records.get(&n));
-        match record.filter(|record| !record.is_adopted()) {
+        let record = record.filter(|record| !record.is_adopted());
+        // No object of a generation is older than its record.
+        let expiry = aging.expiry(record.map(|record| record.created_ms));
+        match record {
             Some(record) => Root {
                 uuid: Some(record.uuid.clone()),
                 origin: Some(record.fork(path.partition).unwrap_or_else(|| record.origin(path.partition))),
                 expiry,
+                aging,
                 whole_runs: BTreeMap::new(),
             },
-            None => Root { expiry, ..Root::unknown() },
+            None => Root { expiry, aging, ..Root::unknown() },
         }
     }
 
-    /// What says how far a list must reach: a generation that forked from it, and what was seen of it before.
+    /// What says how far a list must reach: a generation that forked from it, its head record, and what was seen of it
+    /// before.
     fn reaches(&self, path: &PartitionPath) -> Vec<Reach> {
         let Some(n) = key::generation_of(path.branch.as_deref()) else { return Vec::new() };
         let Some(record) = self.records.get(&n).filter(|record| !record.is_adopted()) else { return Vec::new() };
         let children = self.records.values().filter(|child| child.parent == Some(n));
         let forks = children.filter_map(|child| {
             let witness = format!("generation {}, which began behind it,", child.generation);
-            Some(Reach { until: child.fork(path.partition)?, witness })
+            Some(Reach { until: child.fork(path.partition)?, witness, written_ms: None })
+        });
+        let head = self.heads.get(&path.partition).filter(|head| head.generation == record.uuid);
+        let head = head.map(|head| {
+            let witness = "its head record".to_owned();
+            Reach { until: head.next_offset, witness, written_ms: None }
         });
         let before = self.before.reach(path, &record.uuid).into_iter();
-        forks.chain(before).collect()
+        forks.chain(head).chain(before).collect()
     }
 
     /// A record in the middle that is missing, or one that others name.
@@ -283,6 +314,17 @@ impl<'a> Topic<'a> {
 
     fn found(&self, finding: Finding) {
         self.walk.report.finding(&self.job, &finding);
+    }
+}
+
+/// Writes down how far the lists reach; not being able to is said and no failure: credentials that only read are enough
+/// to verify.
+async fn keep(tails: &Tails, store: &Arc<dyn Store>) {
+    let key = key::tails_record(tails.topic());
+    let Ok(json) = serde_json::to_vec(tails) else { return };
+    let (body, metadata) = (Body::from(json), Metadata::new());
+    if let Err(error) = retry(PATIENCE, || store.put(&key, &body, &metadata)).await {
+        tracing::info!("how far the lists of {} reach is not kept: {error}", tails.topic());
     }
 }
 

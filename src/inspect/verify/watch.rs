@@ -49,7 +49,7 @@ pub fn start(io: &Handle, jobs: impl Fn() -> Vec<Arc<Job>> + Send + 'static) {
                 }
                 asked.insert(job.id.clone(), now);
                 if !stores.contains_key(&job.id)
-                    && let Ok(store) = storage::open(&job.storage, handle.clone())
+                    && let Ok(store) = storage::open_existing(&job.storage, handle.clone())
                 {
                     stores.insert(job.id.clone(), store);
                 }

@@ -7,16 +7,18 @@
 //! | is the first, begins behind the origin | - | the head is missing: a note where retention may have removed it |
 //! | is the first, begins in front of the origin | - | foreign: nobody of this list wrote there |
 //! | begins at the cursor | cursor | sound |
-//! | begins behind the cursor | cursor | missing: the object that must bear the cursor as its name |
+//! | begins behind the cursor | cursor | missing: the object that must bear the cursor as its name; a note where the one in front of it has expired and is still there |
 //! | begins in front of the cursor | cursor | two objects hold the same offsets |
 //! | is bad, of the older layout, or was not asked | any | nothing is known of where it ends; the next one is not judged |
-//! | there is no further one | cursor | missing, when something says that the list reached further |
+//! | there is no further one | cursor | missing, when something says that the list reached further; a note as above |
+//! | there is none at all | - | missing, when something says that there was one: a note where its last one may have expired |
 //!
 //! The objects of a compacted instance are told apart by their run: each run is a list of its own, which begins with
 //! its first object.
 
 use std::collections::BTreeMap;
 
+use super::aging::Aging;
 use super::{Affected, Expiry, Finding, Reason, Severity};
 use crate::model::catalog::Facts;
 use crate::model::key::{ObjectKey, PartitionPath};
@@ -29,8 +31,10 @@ pub struct Root {
     pub uuid: Option<String>,
     /// Where it begins, where that is known.
     pub origin: Option<i64>,
-    /// Whether its head may be gone.
+    /// Whether its head may be gone: its oldest objects are old enough.
     pub expiry: Expiry,
+    /// What is known of the age at which objects go.
+    pub aging: Aging,
     /// Runs of a compacted instance that must be whole, by what their objects carry; others may be on their way in or
     /// out. Where each begins, where that is known.
     pub whole_runs: BTreeMap<String, Option<i64>>,
@@ -39,7 +43,8 @@ pub struct Root {
 impl Root {
     /// Nothing is known.
     pub fn unknown() -> Self {
-        Self { uuid: None, origin: None, expiry: Expiry::Possible, whole_runs: BTreeMap::new() }
+        let aging = Aging::Unrecorded(Expiry::Possible);
+        Self { uuid: None, origin: None, expiry: Expiry::Possible, aging, whole_runs: BTreeMap::new() }
     }
 }
 
@@ -50,6 +55,8 @@ pub struct Reach {
     pub until: i64,
     /// Who says so, for people.
     pub witness: String,
+    /// When its last object was written, in milliseconds since 1970-01-01 UTC, where the witness says so.
+    pub written_ms: Option<i64>,
 }
 
 /// What an object says of itself.
@@ -98,9 +105,14 @@ pub struct Seen {
     pub offset: i64,
     /// Bytes.
     pub size: u64,
+    /// When it was written, in milliseconds since 1970-01-01 UTC.
+    pub modified_ms: i64,
     /// Its own word.
     pub told: Told,
 }
+
+/// Of an object behind one that has expired and is still there.
+const EXPIRING: &str = "it has expired, as has the one in front of it, which is still to be removed";
 
 /// Where a list stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -123,6 +135,8 @@ pub struct Chain {
     waiting: Option<Finding>,
     /// Where the first object begins.
     first: Option<i64>,
+    /// When the last object was written.
+    last_modified_ms: Option<i64>,
     /// Offsets of gap links: never read from Kafka.
     gaps: u64,
 }
@@ -134,6 +148,8 @@ pub struct Extent {
     pub first: Option<i64>,
     /// Where the last one ends, where that is known.
     pub next: Option<i64>,
+    /// When the last one was written.
+    pub written_ms: Option<i64>,
     /// Offsets that were never read from Kafka, as gap links say.
     pub gap_offsets: u64,
 }
@@ -141,7 +157,8 @@ pub struct Extent {
 impl Chain {
     /// Nothing seen yet.
     pub fn new(path: PartitionPath, root: Root) -> Self {
-        Self { path, root, cursors: BTreeMap::new(), last: None, waiting: None, first: None, gaps: 0 }
+        let (cursors, last_modified_ms) = (BTreeMap::new(), None);
+        Self { path, root, cursors, last: None, waiting: None, first: None, last_modified_ms, gaps: 0 }
     }
 
     /// The folder.
@@ -154,9 +171,18 @@ impl Chain {
         &self.root
     }
 
-    /// Whether an object that vanishes now may have expired: nothing in front of it was seen, and retention may take it.
-    pub fn may_expire(&self) -> bool {
-        self.root.expiry == Expiry::Possible && self.first.is_none()
+    /// Whether an object that was written at `modified_ms` and vanishes now may have expired.
+    pub fn may_expire(&self, modified_ms: i64) -> bool {
+        match &self.root.aging {
+            // Where nobody knows, only a head is taken for expired.
+            Aging::Unrecorded(expiry) => *expiry == Expiry::Possible && self.first.is_none(),
+            recorded @ Aging::Recorded { .. } => recorded.expiry(Some(modified_ms)) == Expiry::Possible,
+        }
+    }
+
+    /// Whether the object in front has expired and is still there, so that those behind it may be gone already.
+    fn is_expiring(&self) -> bool {
+        self.last_modified_ms.is_some_and(|ms| self.root.aging.is_due(ms))
     }
 
     /// Takes the next object in the order of the names.
@@ -168,13 +194,12 @@ impl Chain {
         }
         self.last = Some(seen.offset);
         self.first = Some(self.first.map_or(seen.offset, |first| first.min(seen.offset)));
-        if seen.size == 0 {
-            let what = "it is empty".to_owned();
-            self.waiting = Some(self.finding(Severity::Damage, Reason::Size, &seen.key, (seen.offset, None), what));
-            self.lose_track(seen, findings);
-            return;
-        }
         match &seen.told {
+            _ if seen.size == 0 => {
+                let what = "it is empty".to_owned();
+                self.waiting = Some(self.finding(Severity::Damage, Reason::Size, &seen.key, (seen.offset, None), what));
+                self.lose_track(seen, findings);
+            }
             Told::Ours(meta) => self.link(seen, meta, findings),
             Told::Older | Told::Unasked => self.lose_track(seen, findings),
             Told::Bad(reason, why) => {
@@ -183,6 +208,7 @@ impl Chain {
                 self.lose_track(seen, findings);
             }
         }
+        self.last_modified_ms = Some(seen.modified_ms);
     }
 
     /// An object of ours: it begins where its run stands.
@@ -210,7 +236,7 @@ impl Chain {
     fn begin(&self, run: &str, offset: i64, key: &str, findings: &mut Vec<Finding>) {
         let origin = if run.is_empty() { self.root.origin } else { self.root.whole_runs.get(run).copied().flatten() };
         match origin {
-            Some(origin) if offset > origin => self.head_missing(run, origin, offset, findings),
+            Some(origin) if offset > origin => self.head_missing(run, self.root.expiry, (origin, offset), findings),
             Some(origin) if offset < origin => {
                 let what = format!("it lies in front of offset {origin}, where the list begins");
                 findings.push(self.finding(Severity::Damage, Reason::Foreign, key, (offset, Some(origin)), what));
@@ -219,10 +245,15 @@ impl Chain {
         }
     }
 
-    fn head_missing(&self, run: &str, from: i64, until: i64, findings: &mut Vec<Finding>) {
+    fn head_missing(&self, run: &str, expiry: Expiry, (from, until): (i64, i64), findings: &mut Vec<Finding>) {
         // Nothing expires in a compacted topic.
-        let (severity, what) = match self.root.expiry {
-            Expiry::Possible if run.is_empty() => (Severity::Note, "the oldest objects have expired or were deleted"),
+        let (severity, what) = match (expiry, &self.root.aging) {
+            (Expiry::Possible, _) if run.is_empty() => {
+                (Severity::Note, "the oldest objects have expired or were deleted")
+            }
+            (_, Aging::Recorded { .. }) => {
+                (Severity::Damage, "the oldest objects are missing, and they are too young to have expired")
+            }
             _ => (Severity::Damage, "the oldest objects are missing, and nothing here expires"),
         };
         let key = self.path.object(from);
@@ -232,6 +263,7 @@ impl Chain {
     fn missing(&self, run: &str, from: i64, until: i64, findings: &mut Vec<Finding>) {
         let is_whole = run.is_empty() || self.root.whole_runs.contains_key(run);
         let (severity, what) = match is_whole {
+            true if run.is_empty() && self.is_expiring() => (Severity::Note, EXPIRING.to_owned()),
             true => (Severity::Damage, "the object that must begin here is missing".to_owned()),
             false => (Severity::Note, format!("not there: run {run} is on its way in or out")),
         };
@@ -273,14 +305,25 @@ impl Chain {
         let furthest = reaches.iter().max_by_key(|reach| reach.until);
         match (cursor, furthest) {
             (Cursor::At(end), Some(reach)) if reach.until > end => {
-                let what = format!("the end of the list is missing: {} says that it was there", reach.witness);
+                let (severity, what) = match self.is_expiring() {
+                    true => (Severity::Note, EXPIRING.to_owned()),
+                    false => {
+                        let what = format!("the end of the list is missing: {} says that it was there", reach.witness);
+                        (Severity::Damage, what)
+                    }
+                };
                 let key = self.path.object(end);
-                findings.push(self.finding(Severity::Damage, Reason::Missing, &key, (end, Some(reach.until)), what));
+                findings.push(self.finding(severity, Reason::Missing, &key, (end, Some(reach.until)), what));
             }
             (Cursor::Begin, Some(reach)) if self.first.is_none() => {
                 let from = self.root.origin.unwrap_or(0);
+                let may_be_gone = match reach.written_ms {
+                    // The last object is the youngest, and it is gone.
+                    Some(written_ms) => self.root.aging.expiry(Some(written_ms)),
+                    None => self.root.expiry,
+                };
                 if reach.until > from {
-                    self.head_missing("", from, reach.until, findings);
+                    self.head_missing("", may_be_gone, (from, reach.until), findings);
                 }
             }
             _ => {}
@@ -289,7 +332,7 @@ impl Chain {
             Cursor::At(end) => Some(end),
             Cursor::Begin | Cursor::Unknown => None,
         };
-        Extent { first: self.first, next, gap_offsets: self.gaps }
+        Extent { first: self.first, next, written_ms: self.last_modified_ms, gap_offsets: self.gaps }
     }
 
     fn finding(

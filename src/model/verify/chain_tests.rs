@@ -2,6 +2,7 @@ use proptest::prelude::*;
 use rstest::rstest;
 
 use super::*;
+use crate::model::lifecycle::record::RetentionRecord;
 
 const UUID: &str = "5f3d";
 
@@ -10,7 +11,8 @@ fn path() -> PartitionPath {
 }
 
 fn root() -> Root {
-    Root { uuid: Some(UUID.to_owned()), origin: Some(0), expiry: Expiry::Never, whole_runs: BTreeMap::new() }
+    let aging = Aging::Unrecorded(Expiry::Never);
+    Root { uuid: Some(UUID.to_owned()), origin: Some(0), expiry: Expiry::Never, aging, whole_runs: BTreeMap::new() }
 }
 
 fn meta(start: i64, next: i64, run: &str) -> ObjectMeta {
@@ -37,7 +39,7 @@ fn meta(start: i64, next: i64, run: &str) -> ObjectMeta {
 
 fn of_run(start: i64, next: i64, run: &str) -> Seen {
     let told = Told::Ours(Box::new(meta(start, next, run)));
-    Seen { key: path().object(start), offset: start, size: 1, told }
+    Seen { key: path().object(start), offset: start, size: 1, modified_ms: start, told }
 }
 
 fn ours(start: i64, next: i64) -> Seen {
@@ -65,6 +67,10 @@ fn judge(root: Root, seen: &[Seen], reaches: &[Reach]) -> (Vec<Finding>, Extent)
     seen.iter().for_each(|seen| chain.next(seen, &mut findings));
     let extent = chain.end(reaches, &mut findings);
     (findings, extent)
+}
+
+fn reach(until: i64) -> Reach {
+    Reach { until, witness: "somebody".to_owned(), written_ms: None }
 }
 
 /// What was found, short: severity, reason, first and end of the affected offsets (-1: not known).
@@ -131,15 +137,60 @@ fn how_far_a_list_must_reach(
     #[case] until: i64,
     #[case] expected: &[(Severity, Reason, i64, i64)],
 ) {
-    let reach = [Reach { until, witness: "somebody".to_owned() }, Reach { until: 0, witness: "nobody".to_owned() }];
-    assert_eq!(short(&judge(root(), seen, &reach).0), expected);
+    assert_eq!(short(&judge(root(), seen, &[reach(until), reach(0)]).0), expected);
 }
 
 #[test]
 fn a_list_that_has_expired_as_a_whole_is_no_damage() {
     let root = Root { expiry: Expiry::Possible, ..root() };
-    let reach = [Reach { until: 7, witness: "its head record".to_owned() }];
-    assert_eq!(short(&judge(root, &[], &reach).0), [(Note, Reason::Missing, 0, 7)]);
+    assert_eq!(short(&judge(root, &[], &[reach(7)]).0), [(Note, Reason::Missing, 0, 7)]);
+}
+
+/// A day is one millisecond, objects are written at the millisecond of their offset, and it is 20.
+fn expiring(terms: &[(Option<u32>, i64)]) -> Root {
+    let mut record = RetentionRecord::new("t");
+    terms.iter().for_each(|(days, from_ms)| _ = record.begin(*days, *from_ms, "j"));
+    let aging = Aging::Recorded { record, now_ms: 20, day_ms: 1 };
+    Root { expiry: aging.expiry(Some(0)), aging, ..root() }
+}
+
+#[rstest]
+#[case::head_of_a_list_that_is_old_enough(expiring(&[(Some(10), 0)]), &[ours(12, 20)], &[(Note, Reason::Missing, 0, 12)])]
+#[case::head_of_a_list_that_is_too_young(expiring(&[(Some(21), 0)]), &[ours(12, 20)], &[(Damage, Reason::Missing, 0, 12)])]
+#[case::kept_since(expiring(&[(Some(3), 0), (None, 5)]), &[ours(12, 20)], &[(Note, Reason::Missing, 0, 12)])]
+#[case::removed_in_another_order(expiring(&[(Some(10), 0)]), &[ours(0, 5), ours(7, 20)], &[(Note, Reason::Missing, 5, 7)])]
+#[case::behind_a_young_one(expiring(&[(Some(10), 0)]), &[ours(11, 15), ours(17, 20)], &[(Note, Reason::Missing, 0, 11), (Damage, Reason::Missing, 15, 17)])]
+#[case::what_was_not_removed_then_is_kept(expiring(&[(Some(1), 0), (None, 9)]), &[ours(0, 5), ours(7, 20)], &[(Damage, Reason::Missing, 5, 7)])]
+#[case::the_last_ones_first(expiring(&[(Some(10), 0)]), &[ours(0, 5)], &[(Note, Reason::Missing, 5, 20)])]
+#[case::the_last_one_of_young_ones(expiring(&[(Some(10), 0)]), &[ours(0, 11), ours(11, 15)], &[(Damage, Reason::Missing, 15, 20)])]
+fn what_is_gone_is_judged_by_its_age(
+    #[case] root: Root,
+    #[case] seen: &[Seen],
+    #[case] expected: &[(Severity, Reason, i64, i64)],
+) {
+    assert_eq!(short(&judge(root, seen, &[reach(20)]).0), expected);
+}
+
+#[rstest]
+#[case::old(10, Note)]
+#[case::young(11, Damage)]
+fn a_list_that_is_gone_is_judged_by_the_age_of_its_last_object(#[case] written_ms: i64, #[case] severity: Severity) {
+    let reach = Reach { written_ms: Some(written_ms), ..reach(20) };
+    let found = judge(expiring(&[(Some(10), 0)]), &[], &[reach]).0;
+    assert_eq!(short(&found), [(severity, Reason::Missing, 0, 20)]);
+}
+
+#[test]
+fn what_vanishes_meanwhile_may_have_expired() {
+    let unseen = |aging: Aging| Chain::new(path(), Root { aging, ..root() });
+    assert!(unseen(Aging::Unrecorded(Expiry::Possible)).may_expire(0));
+    assert!(!unseen(Aging::Unrecorded(Expiry::Never)).may_expire(0));
+    let mut chain = unseen(expiring(&[(Some(10), 0)]).aging);
+    chain.next(&ours(0, 5), &mut Vec::new());
+    assert!(chain.may_expire(10) && !chain.may_expire(11));
+    let mut chain = unseen(Aging::Unrecorded(Expiry::Possible));
+    chain.next(&ours(0, 5), &mut Vec::new());
+    assert!(!chain.may_expire(0), "where nobody knows, only a head is taken for expired");
 }
 
 #[test]
@@ -156,13 +207,13 @@ fn where_a_list_begins_and_ends_and_what_is_in_it_of_gaps() {
     };
     let (findings, extent) = judge(root(), &[ours(0, 5), gap(5, 25), ours(25, 30)], &[]);
     assert!(findings.is_empty(), "a gap link is a link: {findings:?}");
-    assert_eq!(extent, Extent { first: Some(0), next: Some(30), gap_offsets: 20 });
+    assert_eq!(extent, Extent { first: Some(0), next: Some(30), written_ms: Some(25), gap_offsets: 20 });
 }
 
 #[test]
 fn each_run_of_an_instance_is_a_list_of_its_own() {
     let whole_runs = BTreeMap::from([("b".to_owned(), Some(0))]);
-    let root = Root { uuid: None, origin: None, expiry: Expiry::Never, whole_runs };
+    let root = Root { uuid: None, origin: None, whole_runs, ..root() };
     let seen = [of_run(0, 10, "b"), of_run(4, 7, "a"), of_run(9, 12, "a"), of_run(10, 20, "b"), of_run(25, 30, "b")];
     let (findings, _) = judge(root.clone(), &seen, &[]);
     let expected = [(Note, Reason::Missing, 7, 9), (Damage, Reason::Missing, 20, 25)];
@@ -214,7 +265,7 @@ proptest! {
         let kept: Vec<Seen> =
             bounds.windows(2).zip(&gone).filter(|(_, gone)| !**gone).map(|(b, _)| ours(b[0], b[1])).collect();
         let root = Root { origin: Some(origin), ..root() };
-        let reach = [Reach { until: end, witness: "the head record".to_owned() }];
+        let reach = [reach(end)];
         let (findings, _) = judge(root, &kept, &reach);
         let mut reported: Vec<i64> = Vec::new();
         for (severity, reason, from, until) in short(&findings) {

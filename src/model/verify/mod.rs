@@ -4,11 +4,13 @@
 //! empty? *manifest*: does each object say what its name says, and does each begin where the one before ended? *data*:
 //! do the bytes hash, decompress and decode to the records that the object says it has?
 
+pub mod aging;
 pub mod chain;
 pub mod content;
 pub mod coverage;
 pub mod proof;
 pub mod subset;
+pub mod tails;
 
 use std::fmt;
 
