@@ -2,6 +2,7 @@
 //! other, real actors in between. What came out is read with `apache-avro`, not with our own reader.
 
 mod lane;
+#[cfg(debug_assertions)]
 mod recovery;
 mod whole;
 
