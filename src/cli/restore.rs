@@ -107,7 +107,7 @@ pub struct Args {
     /// Show what would be done, and do nothing
     #[arg(short = 'n', long)]
     pub dry_run: bool,
-    /// How often progress is shown; 0s is never [default: every second on a terminal, else every minute]
+    /// How often progress is shown; 0s is only on SIGUSR1 [default: every second on a terminal, else every minute]
     #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
     pub progress_interval: Option<Duration>,
     /// Print JSON, one object a line, the last one a summary

@@ -238,11 +238,11 @@ pub async fn run(restore: Restore, stop: Stop) -> Result<Exit> {
         tasks_max: restore.tasks_max,
         throttle,
         resumed,
-        stop,
+        stop: stop.clone(),
     };
     let mut report = tokio::select! {
         report = act.run(&saved.plan, &progress) => report?,
-        () = progress.show(restore.progress_interval) => unreachable!("progress is shown until it is dropped"),
+        () = progress.show(restore.progress_interval, &stop) => unreachable!("progress is shown until it is dropped"),
         () = pins.keep() => unreachable!("pins are kept until that is dropped"),
     };
     progress.clear();

@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::report::size;
+use super::stop::Stop;
 use crate::model::restore::{PartitionPlan, Plan};
 
 /// Before this nobody knows how long the rest will take.
@@ -64,15 +65,12 @@ impl Progress {
         self.running.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Shows it on stderr until it is dropped; `every` zero is never.
-    pub async fn show(&self, every: Option<Duration>) {
+    /// Shows it on stderr until it is dropped, and whenever somebody asks for it; `every` zero is only then.
+    pub async fn show(&self, every: Option<Duration>, stop: &Stop) {
         let (terminal, began) = (std::io::stderr().is_terminal(), Instant::now());
         let every = every.unwrap_or(Duration::from_secs(if terminal { 1 } else { 60 }));
-        if every.is_zero() {
-            return std::future::pending().await;
-        }
         loop {
-            tokio::time::sleep(every).await;
+            stop.progress_due(every).await;
             let line = self.line(began.elapsed().as_secs_f64());
             // Nobody to read it is no reason to stop.
             _ = if terminal {

@@ -129,6 +129,11 @@ impl Daemon {
         wait_for("the process to end", SOON, || self.child.try_wait().unwrap())
     }
 
+    /// SIGUSR1: it is to say how far it is.
+    pub fn ask_for_progress(&self) {
+        self.signal(Signal::USR1);
+    }
+
     /// SIGHUP: it is to load its configuration again.
     pub fn hang_up(&self) {
         self.signal(Signal::HUP);

@@ -82,6 +82,22 @@ fn the_bucket_alone(#[case] gone: Option<i64>, #[case] age: &str, #[case] code: 
     assert!(output.stdout.contains(word), "{output:?}");
 }
 
+/// A path with a typo is not an empty backup, and is not made one.
+#[test]
+fn a_folder_that_is_not_there_is_named_and_not_made() {
+    let _turn = beside_others();
+    let kafka = Kafka::shared();
+    let topic = kafka.topic("typo", 1, &[]);
+    let env = Env::new();
+    let path = env.path("bakcup");
+    let env = env.job("typo", &[&topic], &format!("storage = {{ type = \"file\", path = {path:?} }}\n"));
+    for args in [&["check", "--repo-only"][..], &["check"]] {
+        let output = env.kafka_backup(args);
+        assert!(output.code() != 0 && output.stdout.contains("bakcup"), "{output:?}");
+        assert!(!path.exists(), "{args:?} made it");
+    }
+}
+
 #[test]
 fn there_is_no_such_job() {
     let _turn = beside_others();

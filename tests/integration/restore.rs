@@ -173,6 +173,26 @@ fn a_restore_that_was_killed_goes_on_where_the_target_ends() {
     }
 }
 
+/// SIGUSR1 does not end it: it says how far it is.
+#[test]
+fn a_restore_says_how_far_it_is_when_asked() {
+    let _turn = beside_others();
+    let kafka = Kafka::shared();
+    let topic = kafka.topic("asked", 1, &[]);
+    kafka.produce(&topic, 0, &numbered(0..600, 300));
+    let env = Env::new().job("asked", &[&topic], "flush_size = 60\n");
+    env.back_up("asked");
+    let target = unique("asked");
+    let mapping = format!("{topic}:{target}");
+    let fixed = ["restore", "--storage", "main", "--kafka", "main", "--progress-interval", "0s"];
+    let restore = env.start(&[&fixed[..], &["--topics", &mapping, "--rate-limit", "25KiB/s"]].concat(), "a");
+    wait_until("the restore to be under way", SOON, || kafka.end(&target, 0) > 0);
+    assert!(!restore.log().contains(" %, "), "nothing unasked");
+    restore.ask_for_progress();
+    restore.await_log(" %, ");
+    assert!(restore.wait().success());
+}
+
 /// Killed at twenty random moments, every other one while it produces, and finished by what is written in its plan alone.
 #[test]
 fn a_restore_that_is_killed_again_and_again_restores_every_record_once() {

@@ -70,7 +70,7 @@ pub async fn run(verify: Verify, stop: Stop) -> Result<Exit> {
     let report = Arc::new(Report::new(verify.mode, verify.subset, verify.json));
     let looked = tokio::select! {
         looked = look(&verify, &report) => looked,
-        () = report.progress() => unreachable!("progress is shown until it is dropped"),
+        () = report.progress(&stop) => unreachable!("progress is shown until it is dropped"),
         () = stop.wait() => Err(Error::new(stop.asked().unwrap_or(Exit::Interrupted), "stopped before the end")),
     };
     let finished = looked.is_ok();

@@ -13,6 +13,7 @@ use crate::model::key::generation_of;
 use crate::model::verify::subset::Subset;
 use crate::model::verify::{Finding, Mode, Reason, Severity};
 use crate::restore::report::{print, size};
+use crate::restore::stop::Stop;
 
 /// What was seen of one job.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -145,10 +146,10 @@ impl Report {
 
     /// Shows progress until it is dropped: in place on a terminal, else once a minute, to stderr; with JSON as lines of
     /// the result.
-    pub async fn progress(&self) {
+    pub async fn progress(&self, stop: &Stop) {
         let terminal = std::io::stderr().is_terminal() && !self.json;
         loop {
-            tokio::time::sleep(Duration::from_secs(if terminal { 1 } else { 60 })).await;
+            stop.progress_due(Duration::from_secs(if terminal { 1 } else { 60 })).await;
             let (topics, sum) = self.sum();
             let seconds = self.began.elapsed().as_secs_f64();
             if self.json {
