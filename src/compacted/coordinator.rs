@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use actix::prelude::*;
 
 use super::bucket::Bucket;
+use super::deletions::Deletions;
 use super::effects::{Hands, Trouble, now, term_text};
 use super::lanes::{LaneParts, Lanes};
 use super::report::Report;
@@ -52,6 +53,8 @@ pub struct Coordinator {
     key: MessageKey,
     instance: Name,
     bucket: Arc<Bucket>,
+    /// Over when the coordinator is: it stops, leaves, or was fenced.
+    deletions: Arc<Deletions>,
     coordination: Option<Arc<Coordination>>,
     /// `None` until the coordination topic was read to its end, and after the instance was fenced.
     state: Option<State>,
@@ -130,6 +133,7 @@ impl Coordinator {
             key,
             instance,
             bucket,
+            deletions: Arc::default(),
             coordination: None,
             state: None,
             read: BTreeMap::new(),
@@ -154,6 +158,7 @@ impl Coordinator {
             coordination: self.coordination.clone(),
             key: self.key.clone(),
             instance: self.instance.clone(),
+            deletions: self.deletions.clone(),
         }
     }
 
@@ -210,7 +215,8 @@ impl Coordinator {
             Effect::CreateRun { number, after_term } => {
                 self.delete_retention_ms = None;
                 self.settings_asked = None;
-                self.request("run", async move { hands.create_run(number, after_term).await }, ctx);
+                let state = self.said();
+                self.request("run", async move { hands.create_run(number, after_term, &state).await }, ctx);
             }
             Effect::CreateTerm { number, claim } => {
                 let state = self.said();
@@ -415,11 +421,17 @@ impl Coordinator {
         });
     }
 
+    /// Nothing begins any more, whatever is still answered.
+    fn end(&mut self) {
+        self.deletions.end();
+        self.state = None;
+        self.follow = None;
+    }
+
     /// A newer process is this instance: this one does nothing more, and does not come back by itself, or the two would
     /// throw each other out for ever.
     fn fenced(&mut self) {
-        self.state = None;
-        self.follow = None;
+        self.end();
         self.to_say = None;
         self.coordination = None;
         let why = format!(
@@ -455,6 +467,9 @@ impl Handler<Opened> for Coordinator {
     type Result = ();
 
     fn handle(&mut self, Opened(opened): Opened, ctx: &mut Self::Context) {
+        if self.deletions.over() {
+            return;
+        }
         match opened {
             Ok(coordination) => {
                 self.coordination = Some(Arc::new(coordination));
@@ -480,11 +495,10 @@ impl Handler<FromTopic> for Coordinator {
                 tracing::debug!(topic = %self.parts.topic, %error, "reading the coordination topic");
             }
             CoordinationEvent::End => {
-                if self.state.is_some()
-                    || self.report.status.problems().contains_key(&format!("{} instance", self.parts.topic))
-                {
+                if self.state.is_some() || self.deletions.over() {
                     return;
                 }
+                self.report.trouble("instance", None, false);
                 let own = self.read.remove(&*self.key.instance);
                 self.state = Some(State::new(self.settings.clone(), now()));
                 self.happen(Event::Started { own }, ctx);
@@ -530,6 +544,9 @@ impl Handler<Failed> for Coordinator {
     type Result = ();
 
     fn handle(&mut self, Failed { what, why, request }: Failed, ctx: &mut Self::Context) {
+        if self.deletions.over() {
+            return;
+        }
         if why.is_fenced() {
             return self.fenced();
         }
@@ -546,6 +563,9 @@ impl Handler<Spoken> for Coordinator {
 
     fn handle(&mut self, Spoken(spoken): Spoken, ctx: &mut Self::Context) {
         self.saying = false;
+        if self.deletions.over() {
+            return;
+        }
         match spoken {
             Ok(()) => {
                 self.failed_writes = 0;
@@ -626,8 +646,7 @@ impl Handler<Drain> for Coordinator {
     fn handle(&mut self, Drain { stop }: Drain, _: &mut Self::Context) -> Self::Result {
         if stop {
             // Like a crash, but with what was read made durable: what matters is in the bucket.
-            self.state = None;
-            self.follow = None;
+            self.end();
             self.report.status.draining();
         }
         let drained = self.lanes.as_ref().map(|lanes| lanes.drain(stop));
@@ -644,11 +663,12 @@ impl Handler<Leave> for Coordinator {
     type Result = ResponseFuture<()>;
 
     fn handle(&mut self, _: Leave, ctx: &mut Self::Context) -> Self::Result {
-        self.state = None;
+        self.end();
         self.coordination = None;
-        let lanes = self.lanes.take();
+        let (lanes, deletions) = (self.lanes.take(), self.deletions.clone());
         ctx.stop();
         Box::pin(async move {
+            deletions.ended().await;
             if let Some(lanes) = lanes {
                 lanes.leave().await;
             }

@@ -4,9 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
 
-use futures_util::{StreamExt, stream};
-
-use super::bucket::{AT_ONCE, Bucket, BucketError};
+use super::bucket::{Bucket, BucketError};
+use super::deletions::{Batch, Deletions};
 use super::lanes::LaneParts;
 use super::title::{Scan, title};
 use crate::config::Isolation;
@@ -32,6 +31,7 @@ pub(super) struct Hands {
     pub coordination: Option<Arc<Coordination>>,
     pub key: MessageKey,
     pub instance: Name,
+    pub deletions: Arc<Deletions>,
 }
 
 /// Why a request failed.
@@ -67,8 +67,8 @@ impl Hands {
         Ok(Event::Bucket(look(&seen, &self.instance)))
     }
 
-    /// Creates the record of a run before anything of it is read.
-    pub async fn create_run(&self, number: u64, after_term: u64) -> Result<Event, Trouble> {
+    /// Creates the record of a run before anything of it is read, when this process is the instance.
+    pub async fn create_run(&self, number: u64, after_term: u64, state: &Message) -> Result<Event, Trouble> {
         let parts = &self.parts;
         let Sight::There { id, partitions } = parts.shared.topics.sight_after(&parts.topic, Instant::now()).await
         else {
@@ -97,6 +97,7 @@ impl Hands {
             partitions: u32::try_from(partitions).unwrap_or(0),
             origins,
         };
+        self.prove(state).await?;
         let run = self.bucket.create_run(&record).await?;
         Ok(Event::RunCreated { run: run.run, started_ms: run.started_ms })
     }
@@ -166,23 +167,8 @@ impl Hands {
         let listed = self.bucket.last_listed().await;
         let keys: Vec<String> =
             listed.iter().filter(|object| !kept(object)).filter_map(|object| self.bucket.own_key(object)).collect();
-        let store = self.bucket.store();
-        let each = stream::iter(keys.into_iter().take(BATCH_OBJECTS)).map(|key| async move {
-            #[cfg(debug_assertions)]
-            crate::failpoint::before_delete(&key).await;
-            if now().boot_ms >= good_until_boot_ms {
-                return Ok(false);
-            }
-            store.delete(&key).await.map(|()| true)
-        });
-        let (mut deleted, mut failed) = (0_u64, None);
-        let mut each = each.buffer_unordered(AT_ONCE);
-        while let Some(answer) = each.next().await {
-            match answer {
-                Ok(sent) => deleted += u64::from(sent),
-                Err(error) => failed = Some(error),
-            }
-        }
+        let keys = keys.into_iter().take(BATCH_OBJECTS).collect();
+        let Batch { deleted, failed } = self.deletions.batch(self.bucket.store(), keys, good_until_boot_ms).await;
         if let Some(error) = &failed {
             tracing::warn!(topic = %self.parts.topic, instance = %self.instance, %error, "an object was not deleted");
         }

@@ -15,6 +15,7 @@
 
 pub mod bucket;
 mod coordinator;
+mod deletions;
 mod effects;
 pub mod gauges;
 mod lanes;
@@ -43,7 +44,7 @@ use crate::storage::Store;
 
 /// A signed DELETE is taken by an S3 server for 15 minutes; with the batch and a margin for clocks that differ.
 const S3_DELETE_LIFETIME: Duration = Duration::from_secs(20 * 60);
-/// A DELETE in a folder is over when its process is.
+/// A DELETE in a folder is over when its process is, or its coordinator has left.
 const FILE_DELETE_LIFETIME: Duration = Duration::from_secs(1);
 /// For how long the proof that a batch of deletions rests on is good.
 const BATCH: Duration = Duration::from_secs(30);
