@@ -40,10 +40,13 @@ pub fn delete_lifetime() -> Option<Duration> {
     std::env::var("KAFKA_BACKUP_DELETE_LIFETIME_MS").ok()?.parse().ok().map(Duration::from_millis)
 }
 
-/// Waits a while in front of every DELETE (`KAFKA_BACKUP_DELETE_SLOWLY_MS`), so that a test can stop the process there.
+/// Waits a while in front of every DELETE (`KAFKA_BACKUP_DELETE_SLOWLY_MS`), one after another, so that a test can stop
+/// the process between two of them.
 pub async fn before_delete(_key: &str) {
     let wait = std::env::var("KAFKA_BACKUP_DELETE_SLOWLY_MS").ok().and_then(|ms| ms.parse().ok());
     if let Some(wait) = wait {
+        static ONE: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+        let _one = ONE.lock().await;
         tokio::time::sleep(Duration::from_millis(wait)).await;
     }
 }

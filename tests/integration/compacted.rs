@@ -1,12 +1,17 @@
 //! Compacted topics: two daemons take turns, and what is restored is the latest value of every key.
 
-use std::collections::BTreeMap;
-use std::time::Duration;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 use crate::common::daemon::Daemon;
 use crate::common::env::Env;
 use crate::common::kafka::Kafka;
+use crate::common::proxy::{Fault, Hits, Proxy};
 use crate::common::record::Rec;
+use crate::common::stack::s3_endpoint;
 use crate::common::{SOON, beside_others, unique, wait_until};
 
 /// A topic that Kafka really compacts, within seconds.
@@ -23,6 +28,7 @@ const COMPACTED: [(&str, &str); 6] = [
 struct Two {
     kafka: Kafka,
     topic: String,
+    coordination: String,
     /// Instance a, ACTIVATE.
     a: Env,
     /// Instance b, PASSIVATE.
@@ -32,6 +38,9 @@ struct Two {
     /// All that was ever written, in the order of each partition.
     log: Vec<Vec<(String, Option<String>)>>,
     written: u64,
+    keys: u32,
+    /// Bytes of a value.
+    size: usize,
 }
 
 const PARTITIONS: i32 = 2;
@@ -39,6 +48,11 @@ const PARTITIONS: i32 = 2;
 impl Two {
     /// Turns of `length_hours`.
     fn new(what: &str, length_hours: &str, lines: &str) -> Self {
+        Self::in_environment(what, length_hours, lines, Env::new)
+    }
+
+    /// The same, with both in such an environment.
+    fn in_environment(what: &str, length_hours: &str, lines: &str, environment: impl Fn() -> Env) -> Self {
         let kafka = Kafka::shared();
         let topic = kafka.topic(what, PARTITIONS, &COMPACTED);
         let coordination = unique("coordination");
@@ -49,34 +63,43 @@ impl Two {
                  coordination_topic = {coordination:?}\n{lines}"
             )
         };
-        let env = || Env::new().variable("KAFKA_BACKUP_DELETE_LIFETIME_MS", "2000");
+        let env = || environment().variable("KAFKA_BACKUP_DELETE_LIFETIME_MS", "2000");
         let a = env().job("pair-a", &[&topic], &job("a", "ACTIVATE"));
         let b = env().sharing(&a.bucket).job("pair-b", &[&topic], &job("b", "PASSIVATE"));
-        Self { kafka, topic, a, b, live: BTreeMap::new(), log: vec![Vec::new(); PARTITIONS as usize], written: 0 }
+        let log = vec![Vec::new(); PARTITIONS as usize];
+        Self { kafka, topic, coordination, a, b, live: BTreeMap::new(), log, written: 0, keys: 200, size: 12 }
     }
 
     /// Writes to some of the keys; every seventh record deletes one.
     fn write(&mut self, records: usize) {
+        let keys: Vec<_> = (0..records).map(|_| fastrand::u32(0..self.keys)).collect();
+        self.write_to(&keys);
+    }
+
+    fn write_to(&mut self, keys: &[u32]) {
         let mut all = vec![Vec::new(); PARTITIONS as usize];
-        for _ in 0..records {
-            let key = format!("key-{}", fastrand::u32(0..200));
+        for key in keys {
+            let key = format!("key-{key}");
             let partition = partition_of(&key);
             self.written += 1;
-            let mut record =
-                Rec::new(1_700_000_000_000 + self.written as i64, &key, &format!("value-{}", self.written));
-            if self.written.is_multiple_of(7) {
-                record.value = None;
-                self.live.remove(&key);
-            } else {
-                self.live.insert(key.clone(), format!("value-{}", self.written));
+            let value = (!self.written.is_multiple_of(7)).then(|| value(self.written, self.size));
+            let mut record = Rec::new(1_700_000_000_000 + self.written as i64, &key, "");
+            record.value = value.clone().map(String::into_bytes);
+            match &value {
+                Some(value) => _ = self.live.insert(key.clone(), value.clone()),
+                None => _ = self.live.remove(&key),
             }
-            let value = (!self.written.is_multiple_of(7)).then(|| format!("value-{}", self.written));
             self.log[partition].push((key, value));
             all[partition].push(record);
         }
         for (partition, records) in all.iter().enumerate() {
             self.kafka.produce(&self.topic, partition as i32, records);
         }
+    }
+
+    /// Keys and values that are live, in bytes.
+    fn live_bytes(&self) -> usize {
+        self.live.iter().map(|(key, value)| key.len() + value.len()).sum()
     }
 
     /// Waits until what is restored is what is live: the latest value of each key and no deleted one.
@@ -98,7 +121,8 @@ impl Two {
                 }
                 live == found
             });
-            assert!(was_live, "partition {partition} was never like that: {found:?}");
+            let keys: Vec<_> = found.keys().collect();
+            assert!(was_live, "partition {partition} was never like that: {keys:?}");
         }
     }
 
@@ -124,12 +148,48 @@ fn partition_of(key: &str) -> usize {
     key.bytes().map(usize::from).sum::<usize>() % PARTITIONS as usize
 }
 
+/// A value like no other, that hardly compresses.
+fn value(number: u64, size: usize) -> String {
+    let random = std::iter::repeat_with(fastrand::alphanumeric).take(size);
+    format!("{number} ").chars().chain(random).take(size).collect()
+}
+
 fn term(daemon: &Daemon) -> f64 {
     daemon.metric("kafka_backup_compacted_term", &[])
 }
 
 fn await_term(daemon: &Daemon, at_least: f64) {
     wait_until(&format!("TERM {at_least}"), SOON, || term(daemon) >= at_least);
+}
+
+/// The size of a topic's part of the bucket, looked at all the time.
+struct Sampled {
+    over: Arc<AtomicBool>,
+    thread: JoinHandle<(usize, usize)>,
+}
+
+impl Sampled {
+    fn start(two: &Two) -> Self {
+        let (bucket, prefix) = (two.a.bucket.clone(), format!("{}/", two.topic));
+        let over = Arc::new(AtomicBool::new(false));
+        let until = over.clone();
+        let thread = std::thread::spawn(move || {
+            let (mut most, mut samples) = (0, 0);
+            while !until.load(Ordering::Relaxed) {
+                let now: usize = bucket.list(&prefix).iter().map(|object| object.size as usize).sum();
+                (most, samples) = (most.max(now), samples + 1);
+                std::thread::sleep(Duration::from_millis(200));
+            }
+            (most, samples)
+        });
+        Self { over, thread }
+    }
+
+    /// The most bytes that were seen, and how often was looked.
+    fn end(self) -> (usize, usize) {
+        self.over.store(true, Ordering::Relaxed);
+        self.thread.join().expect("the bucket can be listed")
+    }
 }
 
 #[test]
@@ -149,21 +209,25 @@ fn two_instances_take_turns_and_the_newest_snapshot_is_restored() {
     two.await_restored();
 }
 
-/// Either daemon is killed again and again while records come in: there is always a snapshot, and it is one.
+/// Either daemon is killed again and again while records come in: there is always a snapshot, and it is one; and the
+/// bucket never holds more than three times what is live.
 #[test]
 fn kills_during_turns_leave_a_snapshot_that_was_live() {
     let _turn = beside_others();
     let mut two = Two::new("kills", "0.0015", "");
-    two.write(400);
+    (two.keys, two.size) = (400, 3_000);
+    two.write_to(&(0..400).collect::<Vec<_>>());
+    let live = two.live_bytes();
+    let size = Sampled::start(&two);
     let mut daemons = [Some(two.a.daemon().ready()), Some(two.b.daemon().ready())];
     wait_until("the first TERM", SOON, || daemons.iter().flatten().any(|one| term(one) >= 1.0));
     for round in 0..8 {
-        two.write(150);
+        two.write(20);
         std::thread::sleep(Duration::from_millis(fastrand::u64(200..2_500)));
         let which = fastrand::usize(0..2);
         daemons[which].take().expect("both run between rounds").kill();
         println!("round {round}: killed {}", ["a", "b"][which]);
-        two.write(50);
+        two.write(10);
         two.assert_snapshot();
         daemons[which] = Some([&two.a, &two.b][which].daemon().ready());
     }
@@ -173,6 +237,11 @@ fn kills_during_turns_leave_a_snapshot_that_was_live() {
     println!("TERM {before} after the kills");
     await_term(a, before + 2.0);
     two.await_restored();
+    let live = live.min(two.live_bytes());
+    let (most, samples) = size.end();
+    println!("at most {most} bytes in the bucket in {samples} samples, {live} live");
+    assert!(live > 500_000 && samples > 20);
+    assert!(most <= 3 * live, "{most} bytes in the bucket for {live} live ones");
 }
 
 /// The active machine is lost for good: after partner_timeout the other one makes a snapshot by itself.
@@ -194,4 +263,105 @@ fn a_partner_that_is_lost_for_good_is_replaced() {
     two.await_restored();
     let now: Vec<_> = two.a.bucket.list(&of_a).into_iter().map(|object| object.key).collect();
     assert_eq!(now, left, "the partner's folder is the partner's");
+}
+
+/// Both have the same initial_status, which no configuration check sees on two machines; and the coordination topic is
+/// deleted under them.
+#[test]
+fn neither_a_wrong_initial_status_nor_a_deleted_coordination_topic_costs_the_snapshot() {
+    let _turn = beside_others();
+    let mut two = Two::new("wrong", "0.002", "");
+    two.b.change_job("pair-b", |text| text.replace("PASSIVATE", "ACTIVATE"));
+    two.write(300);
+    let (a, b) = (two.a.daemon().ready(), two.b.daemon().ready());
+    let named = |env: &Env| env.tell(&["status"]).stdout.contains("has the same initial_status");
+    wait_until("the problem to be named", SOON, || named(&two.a) || named(&two.b));
+    await_term(&a, 1.0);
+    two.await_restored();
+
+    two.kafka.delete_topic(&two.coordination);
+    two.write(100);
+    let before = term(&a);
+    await_term(&a, before + 3.0);
+    two.await_restored();
+    assert_eq!(two.kafka.partitions(&two.coordination), 1);
+    let policy = two.kafka.setting(&two.coordination, "cleanup.policy");
+    assert_eq!(policy.as_deref(), Some("compact"), "made again by the daemons");
+    assert!(a.stop().success() && b.stop().success());
+}
+
+/// S3 goes away in the middle of a hand-over, in several ways: the turns go on when it is back, and nothing is lost.
+#[test]
+fn s3_down_during_a_hand_over_costs_nothing() {
+    let _turn = beside_others();
+    let proxy = Proxy::start(s3_endpoint());
+    let bucket = Env::new().bucket;
+    let mut two = Two::in_environment("away", "0.002", "", || Env::new().sharing(&bucket).storage_behind(&proxy));
+    two.write(300);
+    let (a, b) = (two.a.daemon().ready(), two.b.daemon().ready());
+    await_term(&a, 1.0);
+    for fault in [Fault::Status(503), Fault::CutAfter, Fault::Hang] {
+        // Whoever hands over deletes at its end.
+        proxy.set(Fault::Status(503), Hits::Method("DELETE"));
+        wait_until("a hand-over", SOON, || proxy.hit() > 0);
+        proxy.set(fault, Hits::All);
+        let before = term(&a);
+        two.write(100);
+        wait_until("both to meet the fault", SOON, || proxy.hit() >= 4);
+        std::thread::sleep(Duration::from_secs(3));
+        println!("{fault:?}: {} requests, TERM {before}", proxy.hit());
+        proxy.set(Fault::Pass, Hits::All);
+        two.assert_snapshot();
+        await_term(&a, before + 2.0);
+        two.await_restored();
+    }
+    assert!(a.stop().success() && b.stop().success());
+}
+
+/// A daemon falls asleep while it deletes; another process becomes its instance and fills the same folder again. What
+/// the sleeper still wanted to delete is not deleted when it wakes up.
+#[test]
+fn a_sleeper_in_the_delete_loop_deletes_nothing_of_its_successor() {
+    let _turn = beside_others();
+    let mut two = Two::new("sleeper", "0.002", "");
+    two.write(400);
+    // One object a second.
+    let sleeper = two.a.daemon_with(&[("KAFKA_BACKUP_DELETE_SLOWLY_MS", "1000")]).ready();
+    await_term(&sleeper, 1.0);
+    let (bucket, of_a) = (two.a.bucket.clone(), format!("{}/a/", two.topic));
+    let objects = || -> BTreeSet<String> { bucket.list(&of_a).into_iter().map(|object| object.key).collect() };
+    wait_until("some more objects", SOON, || {
+        two.write(20);
+        objects().len() >= 6
+    });
+    let b = two.b.daemon().ready();
+    sleeper.await_log("handing over to the other instance");
+    let before = objects().len();
+    wait_until("the first object to be deleted", SOON, || objects().len() < before);
+    sleeper.freeze();
+    let (asleep, left) = (Instant::now(), objects());
+    println!("asleep with {} of {before} objects", left.len());
+    assert!(!left.is_empty(), "it has nothing to do when it wakes up");
+
+    // The same instance on another machine: it clears the folder, and takes turns.
+    let a = two.a.daemon_named("another").ready();
+    let known = term(&b);
+    two.write(100);
+    // A batch is good for 30 s.
+    wait_until("a to own objects of the same names", Duration::from_secs(240), || {
+        asleep.elapsed() > Duration::from_secs(35) && term(&a) > known && owns(&a) && !objects().is_disjoint(&left)
+    });
+    sleeper.thaw();
+    sleeper.await_log("another process runs instance");
+    println!("awake at TERM {}", term(&a));
+    two.await_restored();
+    two.write(100);
+    let now = term(&b);
+    await_term(&b, now + 2.0);
+    two.await_restored();
+    assert!(!(a.log() + &b.log()).contains("somebody deleted them"), "objects of a TERM were gone");
+}
+
+fn owns(daemon: &Daemon) -> bool {
+    daemon.metric("kafka_backup_compacted_status", &["status=\"ACTIVATE\""]) == 1.0
 }
