@@ -125,7 +125,7 @@ impl Coordinator {
         let Parts { lanes, one, settings, key } = parts;
         let instance = settings.instance.clone();
         let bucket = Arc::new(Bucket::new(lanes.store.clone(), &lanes.topic, Some(instance.clone())));
-        let report = Report::new(lanes.status.clone(), &lanes.topic, &instance);
+        let report = Report::new(lanes.status.clone(), &lanes.topic, &instance, settings.length_ms);
         Self {
             parts: lanes,
             one,
@@ -289,6 +289,8 @@ impl Coordinator {
 
     fn stop(&mut self, ctx: &Context<Self>) {
         self.follow = None;
+        // Nobody goes on with the run that has it.
+        self.report.over(&["gap"]);
         let lanes = self.lanes.take();
         let stop = async move {
             let stored = match lanes {
@@ -516,7 +518,9 @@ impl Handler<FromTopic> for Coordinator {
                 if self.state.is_none() {
                     self.read.insert(key.instance, said);
                 } else if key.instance != self.key.instance {
-                    if said.status != Status::Passivate {
+                    // One that waits itself waits for an active partner.
+                    let waits = self.state.as_ref().is_some_and(|state| state.status() == Status::Passivate);
+                    if said.status != Status::Passivate || !waits {
                         self.report.heard();
                     }
                     self.happen(Event::Heard(said), ctx);

@@ -9,23 +9,40 @@ use crate::pipeline::status::JobStatus;
 type Shown = (&'static str, &'static str, fn(&TurnStatus) -> Option<f64>);
 
 /// Without those of `kafka_backup_compacted_status`, which has a label more.
-const GAUGES: [Shown; 12] = [
-    ("status_since_timestamp_seconds", "Since when the instance does what it does.", |t| Some(seconds(t.since_ms))),
-    ("term", "The highest valid TERM; 0 is none.", |t| Some(t.term as f64)),
-    ("owner", "1: that TERM is this instance's.", |t| Some(f64::from(u8::from(t.owner == t.instance)))),
-    ("progress_ratio", "What is durable of what the topic holds, from 0 to 1.", |t| t.progress),
-    ("expected_end_timestamp_seconds", "When the scan will be complete if it goes on as it did.", |t| {
-        t.expected_end_ms.map(seconds)
+const GAUGES: [Shown; 13] = [
+    ("kafka_backup_compacted_status_since_timestamp_seconds", "Since when the instance does what it does.", |t| {
+        Some(seconds(t.since_ms))
     }),
-    ("announced_offsets", "Offsets announced last, over all partitions.", |t| Some(t.announced_offsets as f64)),
-    ("reached_offsets", "Offsets that the objects reach, over all partitions.", |t| Some(t.reached_offsets as f64)),
-    ("last_swap_timestamp_seconds", "When the owner last changed.", |t| t.last_swap_ms.map(seconds)),
-    ("partner_silent", "1: nothing was heard of an active partner for partner_timeout.", |t| {
+    ("kafka_backup_compacted_term", "The highest valid TERM; 0 is none.", |t| Some(t.term as f64)),
+    ("kafka_backup_compacted_owner", "1: that TERM is this instance's.", |t| {
+        Some(f64::from(u8::from(t.owner == t.instance)))
+    }),
+    ("kafka_backup_compacted_progress_ratio", "What is durable of what the topic holds, from 0 to 1.", |t| t.progress),
+    (
+        "kafka_backup_compacted_expected_end_timestamp_seconds",
+        "When the scan will be complete if it goes on as it did.",
+        |t| t.expected_end_ms.map(seconds),
+    ),
+    ("kafka_backup_compacted_announced_offsets", "Offsets announced last, over all partitions.", |t| {
+        Some(t.announced_offsets as f64)
+    }),
+    ("kafka_backup_compacted_reached_offsets", "Offsets that the objects reach, over all partitions.", |t| {
+        Some(t.reached_offsets as f64)
+    }),
+    ("kafka_backup_compacted_last_swap_timestamp_seconds", "When the owner last changed.", |t| {
+        t.last_swap_ms.map(seconds)
+    }),
+    ("kafka_backup_compacted_partner_silent", "1: nothing was heard of an active partner for partner_timeout.", |t| {
         Some(f64::from(u8::from(t.partner_silent)))
     }),
-    ("partner_heard_timestamp_seconds", "When the partner was last heard of.", |t| t.partner_heard_ms.map(seconds)),
-    ("tainted", "1: deleted keys may have survived in its snapshot.", |t| Some(f64::from(u8::from(t.tainted)))),
-    ("last_scan_seconds", "How long the last scan took.", |t| t.last_scan_seconds),
+    ("kafka_backup_compacted_partner_heard_timestamp_seconds", "When the partner was last heard of.", |t| {
+        t.partner_heard_ms.map(seconds)
+    }),
+    ("kafka_backup_compacted_tainted", "1: deleted keys may have survived in its snapshot.", |t| {
+        Some(f64::from(u8::from(t.tainted)))
+    }),
+    ("kafka_backup_compacted_last_scan_seconds", "How long the last scan took.", |t| t.last_scan_seconds),
+    ("kafka_backup_compacted_length_seconds", "How long a turn is meant to be.", |t| Some(seconds(t.length_ms))),
 ];
 
 fn seconds(ms: i64) -> f64 {
@@ -42,8 +59,7 @@ pub fn register(registry: &Registry, jobs: &[std::sync::Arc<JobStatus>]) {
     let labels = ["backup_job", "topic", "instance"];
     let status_labels = ["backup_job", "topic", "instance", "status"];
     let status = family("kafka_backup_compacted_status", "1 for the status that the instance has.", &status_labels);
-    let families =
-        GAUGES.map(|(name, help, value)| (family(&format!("kafka_backup_compacted_{name}"), help, &labels), value));
+    let families = GAUGES.map(|(name, help, value)| (family(name, help, &labels), value));
     for job in jobs {
         for (topic, turn) in job.turns() {
             for word in ["ACTIVATE", "PASSIVATE", "CATCHING_UP"] {

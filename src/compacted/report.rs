@@ -40,8 +40,8 @@ fn phase_word(phase: &Phase) -> &'static str {
 
 impl Report {
     /// Nothing is known as yet.
-    pub fn new(status: Arc<JobStatus>, topic: &str, instance: &str) -> Self {
-        let now = TurnStatus { instance: instance.to_owned(), since_ms: now_ms(), ..TurnStatus::default() };
+    pub fn new(status: Arc<JobStatus>, topic: &str, instance: &str, length_ms: i64) -> Self {
+        let now = TurnStatus { instance: instance.to_owned(), since_ms: now_ms(), length_ms, ..TurnStatus::default() };
         Self { status, topic: topic.to_owned(), instance: instance.to_owned(), now }
     }
 
@@ -63,7 +63,11 @@ impl Report {
             }
             (now.term, now.owner) = (owner.number, owner.instance.to_string());
         }
-        self.status.show_turn(&self.topic, now.clone());
+        if self.now.term > 0 {
+            // Who begins matters only as long as nobody has.
+            self.over(&["initial_status"]);
+        }
+        self.status.show_turn(&self.topic, self.now.clone());
     }
 
     /// The partner was heard of.
@@ -71,6 +75,11 @@ impl Report {
         if std::mem::take(&mut self.now.partner_silent) {
             self.trouble("partner", None, false);
         }
+    }
+
+    /// What was wrong is over.
+    pub fn over(&self, subjects: &[&str]) {
+        subjects.iter().for_each(|subject| self.trouble(subject, None, false));
     }
 
     /// Something fails, or does so no more.
@@ -104,14 +113,20 @@ impl Report {
             }
             Notice::TookOver { term } => {
                 self.now.last_swap_ms = Some(now_ms());
-                for subject in ["scan", "successor", "partner", "snapshot"] {
-                    self.trouble(subject, None, false);
-                }
+                self.heard();
+                self.over(&["scan", "successor", "snapshot"]);
                 event!(info, term, "owner of the snapshot");
             }
-            Notice::HandingOver { term } => event!(info, term, "handing over to the other instance"),
-            Notice::Cleared => event!(info, "the folder is empty"),
+            Notice::HandingOver { term } => {
+                self.over(&["successor", "snapshot"]);
+                event!(info, term, "handing over to the other instance");
+            }
+            Notice::Cleared => {
+                self.over(&["scan", "successor", "snapshot"]);
+                event!(info, "the folder is empty");
+            }
             Notice::ScanAbandoned { term } => {
+                self.over(&["scan"]);
                 event!(info, term, "scan abandoned: the other instance has a newer snapshot")
             }
             Notice::WantsSuccessor => event!(info, "asks the other instance to take over"),
@@ -165,5 +180,36 @@ impl Report {
                 }
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn report() -> Report {
+        let job = Arc::new(crate::pipeline::tests::any_job("j", "t"));
+        Report::new(JobStatus::new(job), "t", "a", 1000)
+    }
+
+    fn wrong(report: &Report) -> Vec<String> {
+        report.status.problems().into_keys().collect()
+    }
+
+    #[rstest::rstest]
+    #[case::owner(&Notice::TookOver { term: 2 }, &[])]
+    #[case::folder_empty(&Notice::Cleared, &["t partner"])]
+    #[case::successor_came(&Notice::HandingOver { term: 2 }, &["t partner", "t scan"])]
+    #[case::scan_given_up(&Notice::ScanAbandoned { term: 2 }, &["t partner", "t snapshot", "t successor"])]
+    fn what_is_over_is_no_problem(#[case] then: &Notice, #[case] left: &[&str]) {
+        let mut report = report();
+        report.say(&Notice::PartnerSilent);
+        report.say(&Notice::ScanTooSlow { took_ms: 2, limit_ms: 1 });
+        report.say(&Notice::Tainted { behind_ms: 2, limit_ms: 1 });
+        report.say(&Notice::SuccessorTooSlow { term: 1 });
+        assert_eq!(wrong(&report), ["t partner", "t scan", "t snapshot", "t successor"]);
+        report.say(then);
+        assert_eq!(wrong(&report), left);
+        assert_eq!(report.now.partner_silent, left.contains(&"t partner"), "the metric says the same");
     }
 }

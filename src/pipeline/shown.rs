@@ -40,6 +40,8 @@ pub struct TurnStatus {
     pub announced_offsets: i64,
     /// Offsets that its objects reach, over all partitions.
     pub reached_offsets: i64,
+    /// How long a turn is meant to be, in milliseconds.
+    pub length_ms: i64,
     /// When the owner last changed.
     pub last_swap_ms: Option<i64>,
     /// Nothing was heard of the partner for `partner_timeout`.
