@@ -8,6 +8,7 @@ mod common;
 
 mod check;
 mod compacted;
+mod compacted_operations;
 mod control;
 mod crash;
 mod faults;
