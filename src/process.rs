@@ -207,12 +207,13 @@ impl Process {
         self.clusters.get(&job.kafka).map_err(Error::from)
     }
 
-    /// Has `job` join its consumer group, as many times as it has tasks.
+    /// Has `job` join its consumer group, as many times as it has tasks. `patient`: see [`ConsumerSettings`].
     pub(crate) fn join(
         &self,
         job: &Job,
         topics: &BTreeSet<String>,
         partitions: usize,
+        patient: bool,
     ) -> Result<(Vec<Arc<GroupConsumer>>, mpsc::UnboundedReceiver<FromGroup>)> {
         let (sender, events) = mpsc::unbounded_channel();
         let topics: Vec<String> = topics.iter().cloned().collect();
@@ -230,6 +231,7 @@ impl Process {
                 isolation: job.isolation,
                 prefetch_bytes: self.prefetch.of_a_client(),
                 partitions: partitions.div_ceil(job.tasks_max as usize),
+                patient,
             };
             let sender = sender.clone();
             let on_event = Box::new(move |event| {

@@ -199,13 +199,20 @@ impl State {
             batch.insert(key.as_slice(), &value.encode()[..]);
         }
         // The flush of sled's own thread stops for good on an error and only logs it: so always by hand, and checked.
-        self.db.apply_batch(batch).and_then(|()| self.db.flush()).map_err(|e| e.to_string())?;
+        self.db.apply_batch(batch).map_err(|e| e.to_string())?;
+        self.flush()?;
         metrics::state_flushed(began.elapsed().as_secs_f64());
         Ok(())
     }
 
-    /// Remembers what is protected of `topics` of a job, and makes it durable. What was remembered of other topics of it
-    /// is forgotten: they are not this process's any more.
+    /// Makes durable what was written. Blocks.
+    pub fn flush(&self) -> Result<(), String> {
+        self.db.flush().map(|_| ()).map_err(|e| e.to_string())
+    }
+
+    /// Remembers what is protected of `topics` of a job; it is durable after the next [`flush`](Self::flush) or
+    /// [`commit`](Self::commit). What was remembered of other topics of it is forgotten: they are not this process's any
+    /// more.
     pub fn keep_protected(&self, job: &str, topics: &BTreeMap<String, BTreeMap<i32, Kept>>) -> Result<(), String> {
         let mut batch = sled::Batch::default();
         for key in self.db.scan_prefix(protected_prefix(job)).keys() {
@@ -214,7 +221,7 @@ impl State {
         for (topic, partitions) in topics {
             batch.insert(protected_key(job, topic), encode_kept(partitions));
         }
-        self.db.apply_batch(batch).and_then(|()| self.db.flush()).map(|_| ()).map_err(|e| e.to_string())
+        self.db.apply_batch(batch).map_err(|e| e.to_string())
     }
 
     /// What was protected of a job's partitions when that was last remembered; what is damaged is left out.
@@ -301,6 +308,7 @@ mod tests {
         state.keep_protected("job", &BTreeMap::from([("t".to_owned(), both(1)), ("u".to_owned(), both(3))])).unwrap();
         state.keep_protected("job2", &BTreeMap::from([("t".to_owned(), both(5))])).unwrap();
         state.keep_protected("job", &BTreeMap::from([("t".to_owned(), both(8))])).unwrap();
+        state.flush().unwrap();
         drop(state);
         let state = State::open(dir.path()).unwrap();
         let of = |p, at| (TopicPartition::new("t", p), kept(at));

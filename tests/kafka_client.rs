@@ -72,6 +72,7 @@ fn settings(group: &str) -> ConsumerSettings {
         isolation: Isolation::ReadCommitted,
         prefetch_bytes: 8 << 20,
         partitions: 4,
+        patient: false,
     }
 }
 

@@ -260,6 +260,7 @@ impl Reader {
             isolation: Isolation::ReadCommitted,
             prefetch_bytes: 16 << 20,
             partitions: 2 * PARTITIONS as usize,
+            patient: false,
         };
         let (sender, events) = mpsc::channel();
         let on_event = Box::new(move |event| sender.send(event).unwrap_or_default());

@@ -191,7 +191,7 @@ fn open_run(parts: &LaneParts, run: Run, of_run: OfRun) -> Result<Addr<JobRunner
     let resolver =
         Resolver::new(job.clone(), store, cluster.cluster.clone(), parts.cluster_id.clone(), local, topics, forks)
             .of_run(run);
-    let (groups, events) = parts.process.join(job, &BTreeSet::new(), partitions)?;
+    let (groups, events) = parts.process.join(job, &BTreeSet::new(), partitions, false)?;
     let (ended, _) = oneshot::channel();
     let process = &parts.process;
     let lanes = Parts {

@@ -25,8 +25,9 @@ use crate::kafka::settings::KafkaConfig;
 use crate::metrics;
 
 /// How long the polling thread waits for an event. It is woken when it is to stop; a thread that wakes up by itself
-/// costs little, but hundreds of quiet clients are hundreds of threads.
-const POLL: Duration = Duration::from_secs(2);
+/// costs little, but hundreds of quiet clients are hundreds of threads. librdkafka does not count waiting against
+/// `max.poll.interval.ms`.
+const POLL: Duration = Duration::from_secs(30);
 /// How long a consumer that is dropped without having been closed may take to leave its group.
 const DROPPED: Duration = Duration::from_millis(100);
 /// How long a placed partition may take to accept its position: librdkafka first waits for commits and stops under way.

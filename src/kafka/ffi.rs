@@ -93,6 +93,7 @@ impl Client {
                     rd_kafka_type_t::RD_KAFKA_PRODUCER
                 }
             };
+            let _lenient = (role == Role::Consumer).then(LenientTimers::begin);
             rd_kafka_new(kind, conf, text.as_mut_ptr(), text.len())
         };
         match NonNull::new(ptr) {
@@ -129,6 +130,32 @@ impl Client {
         // SAFETY: the buffer's length is given.
         let code = unsafe { rd_kafka_fatal_error(self.ptr(), text.as_mut_ptr(), text.len()) };
         (code != Code::RD_KAFKA_RESP_ERR_NO_ERROR).then(|| error(operation, code, c_text(text.as_ptr())))
+    }
+}
+
+/// Threads that are started while this lives, and theirs in turn, may be woken a little late where they only wait for time
+/// to pass. A client has five threads that look about once a second whether there is something to do; what happens wakes
+/// them at once in any case. With hundreds of clients the kernel so wakes many together instead of one by one.
+struct LenientTimers(Option<u64>);
+
+/// How late. `fetch.queue.backoff.ms` is the shortest time that a consumer waits for, and it grows by as much.
+const LATE: Duration = Duration::from_millis(100);
+
+impl LenientTimers {
+    fn begin() -> Self {
+        let slack = std::num::NonZeroU64::new(LATE.as_nanos() as u64);
+        let before = rustix::thread::current_timer_slack().ok();
+        // A kernel that cannot do it wakes them on time.
+        Self(before.filter(|_| rustix::thread::set_current_timer_slack(slack).is_ok()))
+    }
+}
+
+impl Drop for LenientTimers {
+    fn drop(&mut self) {
+        if let Some(before) = self.0 {
+            // Nothing is lost when this thread stays lenient, too.
+            let _ = rustix::thread::set_current_timer_slack(std::num::NonZeroU64::new(before));
+        }
     }
 }
 

@@ -98,6 +98,7 @@ mod tests {
             isolation: Isolation::ReadCommitted,
             prefetch_bytes: 1 << 20,
             partitions,
+            patient: false,
         };
         let (send, events) = mpsc::channel();
         let on_event = Box::new(move |event| send.send(event).unwrap_or_default());

@@ -60,6 +60,8 @@ pub struct ConsumerSettings {
     pub prefetch_bytes: u64,
     /// How many partitions this client is expected to own; at least 1 is assumed.
     pub partitions: usize,
+    /// Nobody waits for the ends of its partitions to be noticed: a quiet partition is asked about less often.
+    pub patient: bool,
 }
 
 /// What a restoring producer needs besides its cluster.
@@ -105,13 +107,14 @@ struct Prefetch {
     /// when the fetch was sent waits that long for its next turn, so it must be short; but the request names every
     /// partition each time (librdkafka has no incremental fetch sessions), so it must not be short with thousands.
     /// A partition that is alone waits for no other; there may be hundreds of such clients, and each asks so often. The
-    /// end of a partition is noticed that much later.
+    /// end of a partition is noticed that much later; a new record is delivered at once all the same.
     wait_ms: u64,
 }
 
 impl Prefetch {
-    fn derive(prefetch_bytes: u64, partitions: usize) -> Prefetch {
-        let partitions = partitions.max(1) as u64;
+    fn derive(s: &ConsumerSettings) -> Prefetch {
+        let prefetch_bytes = s.prefetch_bytes;
+        let partitions = s.partitions.max(1) as u64;
         let share = prefetch_bytes / partitions;
         let queue = (share / 2).clamp(4 * KIB, 64 * MIB);
         Prefetch {
@@ -119,7 +122,11 @@ impl Prefetch {
             queue_records: (queue / RECORD_OVERHEAD).clamp(100, 10_000_000),
             partition_fetch: (share / 2 / EXPANSION).clamp(16 * KIB, 8 * MIB),
             response: (prefetch_bytes / 8).clamp(256 * KIB, 32 * MIB),
-            wait_ms: if partitions == 1 { 1000 } else { (partitions / 8).clamp(100, 250) },
+            wait_ms: match partitions {
+                1 if s.patient => 3000,
+                1 => 1000,
+                many => (many / 8).clamp(100, 250),
+            },
         }
     }
 }
@@ -131,7 +138,7 @@ impl Prefetch {
 /// its end. `partition.assignment.strategy` is the user's choice; the default is `cooperative-sticky`.
 pub fn consumer(kafka: &KafkaConfig, s: &ConsumerSettings) -> ClientConfig {
     let mut config = base(kafka);
-    let prefetch = Prefetch::derive(s.prefetch_bytes, s.partitions);
+    let prefetch = Prefetch::derive(s);
     config
         .set("group.id", &s.group_id)
         .set("enable.auto.commit", "false")
@@ -284,6 +291,7 @@ mod tests {
             isolation: Isolation::ReadCommitted,
             prefetch_bytes,
             partitions,
+            patient: false,
         }
     }
 
@@ -303,12 +311,19 @@ mod tests {
         #[case] wait_ms: u64,
     ) {
         let expected = Prefetch { queue_kib, queue_records, partition_fetch, response, wait_ms };
-        assert_eq!(Prefetch::derive(bytes, partitions), expected);
+        assert_eq!(Prefetch::derive(&settings(bytes, partitions)), expected);
+    }
+
+    #[test]
+    fn one_quiet_partition_is_asked_about_less_often_where_nobody_waits() {
+        let wait =
+            |partitions| Prefetch::derive(&ConsumerSettings { patient: true, ..settings(MIB, partitions) }).wait_ms;
+        assert_eq!((wait(1), wait(2)), (3000, 100));
     }
 
     #[rstest]
     fn prefetch_stays_near_its_limit(#[values(8, 32, 256, 1024)] mib: u64, #[values(1, 3, 12, 100)] partitions: usize) {
-        let p = Prefetch::derive(mib * MIB, partitions);
+        let p = Prefetch::derive(&settings(mib * MIB, partitions));
         let queues = partitions as u64 * (p.queue_kib * KIB + EXPANSION * p.partition_fetch);
         // One response in flight for each of three brokers besides.
         assert!(queues + 3 * p.response <= 2 * mib * MIB, "{p:?}");

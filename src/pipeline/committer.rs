@@ -37,7 +37,8 @@ pub struct Register {
     pub group: Arc<dyn GroupCommit>,
 }
 
-/// Write down what is protected of a job, for the next process. Answered when that is durable, or has failed.
+/// Write down what is protected of a job, for the next process. A [`Barrier`] behind it tells when that is durable, or has
+/// failed: many jobs share one write.
 #[derive(Message)]
 #[rtype(result = "()")]
 pub struct Remember {
@@ -63,6 +64,8 @@ pub struct Committer {
     pending: HashMap<u64, (Durable, Target)>,
     closed: Vec<(Arc<Lane>, Instant)>,
     barriers: Vec<Barrier>,
+    /// What is protected was written and is not durable yet.
+    remembered: bool,
     gathering: bool,
 }
 
@@ -75,6 +78,7 @@ impl Committer {
             pending: HashMap::new(),
             closed: Vec::new(),
             barriers: Vec::new(),
+            remembered: false,
             gathering: false,
         }
     }
@@ -110,7 +114,13 @@ impl Committer {
             let id = Arc::as_ptr(&group).cast::<()>();
             by_group.entry(id).or_insert_with(|| (group, Vec::new())).1.push(commit);
         }
-        if let Some(Err(error)) = self.state.as_ref().filter(|_| !entries.is_empty()).map(|s| s.commit(&entries)) {
+        let remembered = std::mem::take(&mut self.remembered);
+        let written = self.state.as_ref().map(|state| match (entries.is_empty(), remembered) {
+            (false, _) => state.commit(&entries),
+            (true, true) => state.flush(),
+            (true, false) => Ok(()),
+        });
+        if let Some(Err(error)) = written {
             not_written(&error);
         }
         for (group, offsets) in by_group.into_values() {
@@ -172,10 +182,12 @@ impl Handler<Forget> for Committer {
 impl Handler<Remember> for Committer {
     type Result = ();
 
-    fn handle(&mut self, Remember { job, topics }: Remember, _: &mut Self::Context) {
+    fn handle(&mut self, Remember { job, topics }: Remember, ctx: &mut Self::Context) {
         if let Some(Err(error)) = self.state.as_ref().map(|state| state.keep_protected(&job, &topics)) {
             not_written(&error);
         }
+        self.remembered = true;
+        self.gather(ctx);
     }
 }
 

@@ -85,7 +85,7 @@ impl Process {
         let local = Local { state, spool: Some(self.spool.clone()) };
         let resolver = Resolver::new(job.clone(), store, cluster, cluster_id, local, topics, forks);
         let names: BTreeSet<String> = selected.into_keys().collect();
-        let (groups, events) = self.join(job, &names, partitions)?;
+        let (groups, events) = self.join(job, &names, partitions, goal.is_none())?;
         let parts = Parts {
             job: job.clone(),
             shared,

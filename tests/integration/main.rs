@@ -16,6 +16,7 @@ mod groups;
 mod harness;
 mod http;
 mod limits;
+mod live;
 mod metrics;
 mod packages;
 mod protected;

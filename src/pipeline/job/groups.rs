@@ -7,6 +7,7 @@ use std::time::Duration;
 use actix::prelude::*;
 
 use super::JobRunner;
+use super::watch::with_others;
 use crate::metrics;
 use crate::model::chain::GenerationRecord;
 use crate::pipeline::groups::Round;
@@ -33,7 +34,8 @@ pub(super) struct GroupsSaved {
 impl JobRunner {
     /// Begins to save. A round that takes longer than the interval is not joined by another one.
     pub(super) fn keep_groups(&mut self, ctx: &mut Context<Self>) {
-        ctx.run_interval(self.job.groups_interval, |act, ctx| {
+        let every = self.job.groups_interval;
+        ctx.run_interval_at(with_others(every), every, |act, ctx| {
             if act.saving_groups || act.draining || act.goal.is_some() {
                 return;
             }

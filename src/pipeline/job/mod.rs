@@ -604,7 +604,10 @@ impl Handler<Leave> for JobRunner {
         let partitions: Vec<_> = self.lanes.keys().cloned().collect();
         partitions.iter().for_each(|p| self.close(p));
         let groups: Vec<_> = self.tasks.drain(..).map(|task| task.group).collect();
-        let remembered = self.shared.committer.send(self.remember());
+        self.shared.committer.do_send(self.remember());
+        let (tell, remembered) = tokio::sync::oneshot::channel();
+        let done = Box::new(move || _ = tell.send(()));
+        self.shared.committer.do_send(Barrier { read_on: true, done });
         ctx.stop();
         Box::pin(async move {
             // A committer that is gone remembers nothing; the next process begins with an older answer.

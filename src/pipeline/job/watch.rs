@@ -1,7 +1,7 @@
 //! What a job looks at again and again: the ends of the logs, the topics there are, lanes that do not move.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant};
 
 use actix::prelude::*;
@@ -15,12 +15,10 @@ use crate::pipeline::resolve::Unresolved;
 use crate::pipeline::status::missing;
 use crate::pipeline::topics::{Sight, Sights};
 
-/// How often the ends of the logs are asked for.
+/// How often the ends of the logs are asked for, and the job shows that it turns.
 const ENDS_EVERY: Duration = Duration::from_secs(5);
 /// How often what is protected is written down for the next process.
 const REMEMBER_EVERY: Duration = Duration::from_secs(30);
-/// How often the job shows that it turns.
-const BEAT_EVERY: Duration = Duration::from_secs(1);
 /// How often topics are matched against the selection.
 const TOPICS_EVERY: Duration = Duration::from_secs(10);
 /// A lane with lag and no progress for so long, while others progress, is rebuilt.
@@ -45,15 +43,18 @@ struct Topics(Result<Arc<Vec<String>>, KafkaError>);
 impl JobRunner {
     /// Begins to look.
     pub(super) fn watch(&mut self, ctx: &mut Context<Self>) {
-        ctx.run_interval(BEAT_EVERY, |act, _| act.status.beat());
-        ctx.run_interval(ENDS_EVERY, |act, ctx| {
+        self.status.beat();
+        ctx.run_interval_at(with_others(ENDS_EVERY), ENDS_EVERY, |act, ctx| {
+            act.status.beat();
             act.ask_for_ends(ctx);
             act.rebuild_stalled(ctx);
             act.pick_up_left_out(ctx);
             act.end_hopeless_run();
         });
-        ctx.run_interval(TOPICS_EVERY, |act, ctx| act.ask_for_topics(ctx));
-        ctx.run_interval(REMEMBER_EVERY, |act, _| act.shared.committer.do_send(act.remember()));
+        ctx.run_interval_at(with_others(TOPICS_EVERY), TOPICS_EVERY, |act, ctx| act.ask_for_topics(ctx));
+        ctx.run_interval_at(with_others(REMEMBER_EVERY), REMEMBER_EVERY, |act, _| {
+            act.shared.committer.do_send(act.remember());
+        });
         if let Some(events) = self.events.take() {
             ctx.add_stream(futures_util::stream::unfold(events, |mut events| async move {
                 let event: FromGroup = events.recv().await?;
@@ -178,6 +179,14 @@ impl JobRunner {
             self.on_lane(&partition, LaneNews::Recreated, ctx);
         }
     }
+}
+
+/// The next moment at which every job of the process does what is to be done so often: what they ask is asked in one
+/// call, what they write down is written in one go, and the machine sleeps in between.
+pub(super) fn with_others(every: Duration) -> actix_rt::time::Instant {
+    static BEGAN: LazyLock<actix_rt::time::Instant> = LazyLock::new(actix_rt::time::Instant::now);
+    let turns = BEGAN.elapsed().as_millis() / every.as_millis().max(1);
+    *BEGAN + every.saturating_mul(u32::try_from(turns + 1).unwrap_or(u32::MAX))
 }
 
 impl Goal {

@@ -40,6 +40,7 @@ fn read(kafka: &KafkaConfig, topic: &str, partition: i32) -> Vec<Owned> {
         isolation: Isolation::ReadUncommitted,
         prefetch_bytes: 1 << 20,
         partitions: 3,
+        patient: false,
     };
     let (events, assigned) = mpsc::channel();
     let on_event = Box::new(move |event| _ = events.send(event));
