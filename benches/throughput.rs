@@ -5,6 +5,7 @@
 //!     make bench                    everything, with a stack of its own
 //!     KAFKA_BACKUP_TEST_KAFKA=... KAFKA_BACKUP_TEST_S3=... cargo bench --bench throughput -- [MiB] [PARTITIONS] [ROUNDS]
 //!     ... cargo bench --bench throughput -- start [PARTITIONS]        how long a start takes with many partitions
+//!     ... cargo bench --bench throughput -- verify [MiB] [PARTITIONS] [ROUNDS]        verify --mode data beside a restore
 //!
 //! The floor of a backup is a bare librdkafka consumer whose values are copied into blocks of 256 KiB, each compressed
 //! by zstd at the same level. The floor of a restore decompresses the same bytes and produces the values with a bare
@@ -48,17 +49,22 @@ fn everything(args: &[String]) {
         return;
     };
     let number = |at: usize, default: usize| args.get(at).and_then(|text| text.parse().ok()).unwrap_or(default);
-    let stack = Stack { kafka, s3, run: format!("bench-{}", std::process::id()) };
-    if args.first().is_some_and(|mode| mode == "start") {
-        return start(&stack, number(1, 2000) as i32);
+    let run = format!("bench-{}", std::process::id());
+    create_bucket(&s3, &run);
+    let stack = Stack { kafka, s3, bucket: run.clone(), run };
+    match args.first().map(String::as_str) {
+        Some("start") => start(&stack, number(1, 2000) as i32),
+        Some("verify") => verify(&stack, number(1, 2048), number(2, 12) as i32, number(3, 3)),
+        _ => throughput(&stack, number(0, 2048), number(1, 12) as i32, number(2, 3)),
     }
-    throughput(&stack, number(0, 2048), number(1, 12) as i32, number(2, 3));
 }
 
-/// Where the servers are, and the name of this run: topic, bucket, prefix of other names.
+/// Where the servers are, and the name of this run: topic, prefix of other names.
+#[derive(Clone)]
 struct Stack {
     kafka: String,
     s3: String,
+    bucket: String,
     run: String,
 }
 
@@ -95,6 +101,35 @@ fn throughput(stack: &Stack, mib: usize, partitions: i32, rounds: usize) {
     println!("floor of restore:       {floor_restore}   ({COMPRESSION} to the broker, both)");
     println!("restore:                {restore}  {:.2} x floor", restore.cpu / floor_restore.cpu);
     delete(kafka, &[run]);
+}
+
+/// What `verify --mode data` takes beside a restore of the same objects, for a small and for a four times larger backup:
+/// the memory of both must be the same.
+fn verify(stack: &Stack, mib: usize, partitions: i32, rounds: usize) {
+    for mib in [mib / 4, mib] {
+        println!("{mib} MiB of {RECORD_BYTES}-byte JSON records, {partitions} partitions, {rounds} rounds");
+        let stack = Stack { run: format!("{}-{mib}", stack.run), ..stack.clone() };
+        let Stack { kafka, run, .. } = &stack;
+        produce(kafka, run, partitions, mib << 20);
+        let dir = tempfile::tempdir().expect("temporary folder");
+        let job = Job::write(dir.path(), &stack, &format!("verify-{mib}"), "512MiB");
+        measure(&mut job.command(&["run", "bench", "--until-caught-up", "-q"]));
+        let mut rows: [Vec<Usage>; 2] = Default::default();
+        for round in 0..rounds {
+            let check = ["verify", "--storage", "main", "--topic", run, "--mode", "data", "-q"];
+            rows[0].push(measure(&mut job.command(&check)));
+            let target = format!("{run}-restored-{round}");
+            let topics = format!("{run}:{target}");
+            let restore = ["restore", "--storage", "main", "--kafka", "main", "--topics", &topics, "--create-topics"];
+            rows[1].push(measure(&mut job.command(&[&restore[..], &["-q"]].concat())));
+            delete(kafka, &[&target]);
+        }
+        let [check, restore] = rows.map(median);
+        println!("restore:                {restore}");
+        let (wall, cpu) = (check.wall / restore.wall, check.cpu / restore.cpu);
+        println!("verify --mode data:     {check}  {wall:.2} x the wall and {cpu:.2} x the CPU of the restore");
+        delete(kafka, &[run]);
+    }
 }
 
 /// How long a start takes with many partitions that are all backed up: until the last of them is read on.
@@ -193,7 +228,7 @@ struct Job(PathBuf);
 
 impl Job {
     fn write(dir: &Path, stack: &Stack, name: &str, budget: &str) -> Self {
-        let Stack { kafka, s3, run: topic } = stack;
+        let Stack { kafka, s3, bucket, run: topic } = stack;
         let dir = dir.join(name);
         std::fs::create_dir_all(dir.join("jobs.d")).expect("folder");
         let main = format!(
@@ -202,7 +237,6 @@ impl Job {
              [storage.main]\ntype = \"s3\"\nbucket = \"{bucket}\"\nprefix = \"{prefix}\"\nendpoint = \"{s3}\"\n\
              region = \"us-east-1\"\npath_style = true\n",
             dir.join("state"),
-            bucket = bucket(s3, topic),
             prefix = name.to_lowercase(),
         );
         std::fs::write(dir.join("kafka-backup.toml"), main).expect("written");
@@ -222,19 +256,15 @@ impl Job {
     }
 }
 
-/// A bucket for this run, created at the first call.
-fn bucket(s3: &str, name: &str) -> String {
+/// The bucket of this run.
+fn create_bucket(s3: &str, name: &str) {
     use rusoto_s3::{CreateBucketRequest, S3, S3Client};
-    static CREATED: std::sync::Once = std::sync::Once::new();
-    CREATED.call_once(|| {
-        let credentials = rusoto_credential::StaticProvider::new_minimal("AKTEST".into(), "SKTESTSKTEST".into());
-        let region = rusoto_core::Region::Custom { name: "us-east-1".into(), endpoint: s3.to_owned() };
-        let http = rusoto_core::HttpClient::new().expect("http client");
-        let create = CreateBucketRequest { bucket: name.to_owned(), ..CreateBucketRequest::default() };
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("runtime");
-        runtime.block_on(S3Client::new_with(http, credentials, region).create_bucket(create)).expect("bucket");
-    });
-    name.to_owned()
+    let credentials = rusoto_credential::StaticProvider::new_minimal("AKTEST".into(), "SKTESTSKTEST".into());
+    let region = rusoto_core::Region::Custom { name: "us-east-1".into(), endpoint: s3.to_owned() };
+    let http = rusoto_core::HttpClient::new().expect("http client");
+    let create = CreateBucketRequest { bucket: name.to_owned(), ..CreateBucketRequest::default() };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("runtime");
+    runtime.block_on(S3Client::new_with(http, credentials, region).create_bucket(create)).expect("bucket");
 }
 
 fn client(kafka: &str) -> ClientConfig {
