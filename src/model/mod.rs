@@ -18,6 +18,7 @@ pub mod restore;
 pub mod resume;
 pub mod rotation;
 pub mod slot;
+pub mod stall;
 pub mod standing;
 pub mod tail;
 pub mod verify;

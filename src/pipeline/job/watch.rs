@@ -6,9 +6,10 @@ use std::time::{Duration, Instant};
 
 use actix::prelude::*;
 
-use super::{FromGroup, Goal, JobRunner, kafka_kind};
+use super::{FromGroup, Goal, JobRunner, Running, kafka_kind};
 use crate::kafka::{KafkaError, TopicPartition};
 use crate::metrics;
+use crate::model::stall::{STALLED_MS, Seen, stalled};
 use crate::pipeline::consumer::now_ms;
 use crate::pipeline::lane::{Lane, LaneNews};
 use crate::pipeline::resolve::Unresolved;
@@ -21,8 +22,6 @@ const ENDS_EVERY: Duration = Duration::from_secs(5);
 const REMEMBER_EVERY: Duration = Duration::from_secs(30);
 /// How often topics are matched against the selection.
 const TOPICS_EVERY: Duration = Duration::from_secs(10);
-/// A lane with lag and no progress for so long, while others progress, is rebuilt.
-const STALLED: Duration = Duration::from_secs(300);
 /// A partition that is ours, has no lane and is not being resolved for so long fell through somewhere.
 const LEFT_OUT: Duration = Duration::from_secs(180);
 /// A one-shot run in which nothing at all moves for so long ends with an error.
@@ -107,25 +106,20 @@ impl JobRunner {
         }
     }
 
-    /// A lane that has lag and does not move while others do has lost a wake-up somewhere. One whose uploads fail is
-    /// known not to move.
+    /// A lane that has lag and does not move while others do has lost a wake-up somewhere.
     fn rebuild_stalled(&mut self, ctx: &mut Context<Self>) {
-        let now = now_ms();
-        let stalled = |lane: &Lane| now - lane.progress.moved_ms() > STALLED.as_millis() as i64;
-        if self.lanes.values().all(|running| stalled(&running.lane)) {
-            return;
-        }
         let statuses = self.status.partitions();
-        let unread = |p: &TopicPartition, lane: &Lane| {
-            let end = statuses.get(p).and_then(|status| status.end_offset);
-            end.is_some_and(|end| end > lane.progress.read_next())
+        let look = |(p, running): (&TopicPartition, &Running)| Seen {
+            moved_ms: running.lane.progress.moved_ms(),
+            read_next: running.lane.progress.read_next(),
+            end: statuses.get(p).and_then(|status| status.end_offset),
+            troubled: running.troubled,
+            wanted: self.goal.as_ref().is_none_or(|goal| goal.left.contains_key(p)),
         };
-        let wanted = |p: &TopicPartition| self.goal.as_ref().is_none_or(|goal| goal.left.contains_key(p));
-        let stuck = self.lanes.iter().filter(|(p, running)| {
-            stalled(&running.lane) && !running.troubled && wanted(p) && unread(p, &running.lane)
-        });
-        for partition in stuck.map(|(p, _)| p.clone()).collect::<Vec<_>>() {
-            self.on_lane(&partition, LaneNews::Failed { why: "no progress for 5 minutes".to_owned() }, ctx);
+        let (partitions, seen): (Vec<_>, Vec<_>) = self.lanes.iter().map(|lane| (lane.0.clone(), look(lane))).unzip();
+        for at in stalled(&seen, now_ms()) {
+            let why = format!("no progress for {} minutes", STALLED_MS / 60_000);
+            self.on_lane(&partitions[at], LaneNews::Failed { why }, ctx);
         }
     }
 
