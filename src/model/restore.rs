@@ -19,7 +19,8 @@ pub use self::mapping::{Mapping, Pattern, Rename, Selection};
 pub use self::refusal::Refusal;
 use self::settings::Settings;
 use self::window::{Cover, Offsets, Times};
-use super::catalog::{Catalog, Facts, Hole, StoredObject, TopicBackup, Walk};
+use super::catalog::{Catalog, Facts, Hole, Segment, StoredObject, TopicBackup, Walk};
+use super::key;
 
 /// What is asked for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -151,6 +152,9 @@ pub struct PartitionPlan {
     pub objects: Vec<Take>,
     /// Offsets that nobody has.
     pub holes: Vec<Hole>,
+    /// Keys of objects that somebody deleted: those that began where such a hole begins.
+    #[serde(default)]
+    pub missing: Vec<String>,
     /// Objects that repeat offsets of those before them; what they repeat is left out.
     #[serde(default)]
     pub overlaps: u64,
@@ -227,9 +231,16 @@ pub struct Totals {
     pub skipped_objects: u64,
     /// Holes.
     pub holes: u64,
+    /// Objects that somebody deleted, at least.
+    pub missing_objects: u64,
 }
 
 impl Plan {
+    /// Keys of objects that somebody deleted, as far as they are known, in the order of the plan.
+    pub fn missing(&self) -> impl Iterator<Item = &String> {
+        self.topics.iter().flat_map(|topic| &topic.partitions).flat_map(|partition| &partition.missing)
+    }
+
     /// The sums.
     pub fn totals(&self) -> Totals {
         let topics = self.topics.len() as u64;
@@ -243,6 +254,7 @@ impl Plan {
             totals.uncounted_objects += partition.uncounted_objects;
             totals.skipped_objects += partition.skipped_objects;
             totals.holes += partition.holes.len() as u64;
+            totals.missing_objects += partition.missing.len() as u64;
         }
         totals
     }
@@ -368,6 +380,7 @@ impl PartitionPlan {
             base_offset,
             objects: Vec::new(),
             holes: Vec::new(),
+            missing: Vec::new(),
             overlaps: 0,
             times,
             records: 0,
@@ -420,11 +433,16 @@ impl PartitionPlan {
         // What nobody asked for is not missed.
         let walk = walk.finish(segments.last().and_then(|newest| newest.reach));
         self.overlaps = walk.overlaps;
-        let holes = walk.holes.into_iter().map(|hole| {
+        for hole in walk.holes {
             let range = window::intersect(&(hole.from..hole.until), offsets);
-            Hole { from: range.start, until: range.end, ..hole }
-        });
-        self.holes = holes.filter(|hole| hole.from < hole.until).collect();
+            if range.is_empty() {
+                continue;
+            }
+            if hole.is_damage() {
+                self.missing.extend(key_at(&segments, hole.from));
+            }
+            self.holes.push(Hole { from: range.start, until: range.end, ..hole });
+        }
     }
 
     /// The source offsets that the objects are taken for; without an end where the last one does not say its own.
@@ -462,6 +480,13 @@ impl PartitionPlan {
     }
 }
 
+/// The key of the object that begins, or would begin, at `offset`: the list around it has objects.
+fn key_at(segments: &[Segment<'_>], offset: i64) -> Option<String> {
+    let segment = segments.iter().find(|segment| segment.range.contains(&offset))?;
+    let neighbour = key::parse(&segment.objects.first()?.key)?;
+    Some(neighbour.path.object(offset))
+}
+
 /// What speaks against the target of one topic.
 fn check_target(
     request: &Request,
@@ -492,6 +517,8 @@ fn check_target(
         for hole in &partition.holes {
             warnings.push(format!("{}/{}: {hole}", plan.source, partition.partition));
         }
+        let missing = partition.missing.iter();
+        warnings.extend(missing.map(|key| format!("{key} is missing; put a copy back, or go on without its records")));
     }
     if request.apply_topic_config {
         warn_of_settings(request, plan, &own_settings(backup, generation), warnings);

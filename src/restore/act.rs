@@ -65,6 +65,7 @@ impl Act {
             not_begun,
             not_begun_records,
             totals: plan.totals(),
+            missing: plan.missing().cloned().collect(),
             before: self.resumed.values().map(|resumed| resumed.done).sum(),
             seconds: began.elapsed().as_secs_f64(),
             stopped: self.stop.asked(),

@@ -247,13 +247,11 @@ pub async fn run(restore: Restore, stop: Stop) -> Result<Exit> {
     };
     progress.clear();
     pins.release().await;
-    let is_wanted = restore.apply_topic_config && report.exit() == Exit::Ok;
+    let is_wanted = restore.apply_topic_config && report.is_restored();
     let refused = if is_wanted { settings::apply(&target, &saved.plan, restore.json).await } else { Ok(0) };
     let mode = restore.consumer_groups;
     report.groups = match saved.groups.clone().filter(|_| mode != ConsumerGroups::None) {
-        Some(plan) if mode == ConsumerGroups::Apply && report.exit() == Exit::Ok => {
-            Some(groups::apply(&target, plan).await)
-        }
+        Some(plan) if mode == ConsumerGroups::Apply && report.is_restored() => Some(groups::apply(&target, plan).await),
         Some(plan) => Some(GroupReport::held_back(mode, plan)),
         None => None,
     };

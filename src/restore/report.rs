@@ -69,6 +69,8 @@ pub struct Report {
     pub not_begun_records: u64,
     /// What was planned.
     pub totals: Totals,
+    /// Keys of objects that somebody deleted from the backup.
+    pub missing: Vec<String>,
     /// How long it took.
     pub seconds: f64,
     /// Records that were on the target before.
@@ -85,14 +87,19 @@ impl Report {
         self.not_begun == 0 && self.partitions.iter().all(PartitionReport::is_complete)
     }
 
-    /// The exit code: that of the signal, 3 when counts differ, or 10 when reading showed that nothing matched.
+    /// Everything that the backup holds of what is wanted was produced, and that is something.
+    pub fn is_restored(&self) -> bool {
+        self.is_complete() && self.produced() > 0
+    }
+
+    /// The exit code: that of the signal, 3 when counts differ or the backup itself misses objects, or 10 when reading
+    /// showed that nothing matched.
     pub fn exit(&self) -> Exit {
+        let groups_left = self.groups.as_ref().is_some_and(|groups| !groups.is_complete());
         match self.stopped {
-            _ if self.is_complete() && self.produced() == 0 => Exit::NotFound,
-            _ if self.is_complete() && self.groups.as_ref().is_some_and(|groups| !groups.is_complete()) => {
-                Exit::Incomplete
-            }
-            _ if self.is_complete() => Exit::Ok,
+            _ if self.is_restored() && (groups_left || !self.missing.is_empty()) => Exit::Incomplete,
+            _ if self.is_restored() => Exit::Ok,
+            _ if self.is_complete() => Exit::NotFound,
             Some(exit) => exit,
             None => Exit::Incomplete,
         }
@@ -144,6 +151,7 @@ impl Report {
             "topics": self.totals.topics,
             "objects": self.totals.objects,
             "holes": self.totals.holes,
+            "missing_objects": self.missing,
             "complete": self.is_complete(),
         });
         if let Some(groups) = &self.groups {
@@ -177,6 +185,9 @@ impl Report {
             if count > 0 {
                 _ = writeln!(text, "{count} records {what}"); // a String takes everything
             }
+        }
+        for key in &self.missing {
+            _ = writeln!(text, "MISSING from the backup, and not restored: {key}"); // a String takes everything
         }
         text.extend(self.groups.iter().map(GroupReport::text));
         let (planned, produced) = (self.planned(), self.produced());

@@ -200,7 +200,9 @@ fn the_last_object_is_missed_once_it_was_seen() {
     let args = ["restore", "--storage", "main", "--kafka", "main", "--topics"];
     let restore =
         backup.env.kafka_backup(&[&args[..], &[&format!("{0}:{0}-copy", backup.topic), "--dry-run"]].concat());
-    assert!(restore.code() == 0 && restore.stdout.contains("gap: offsets 120 to 149 are in no object"), "{restore:?}");
+    let said = |text: &str| restore.stdout.contains(text);
+    let named = said("gap: offsets 120 to 149 are in no object") && said(&format!("{} is missing", backup.key(120)));
+    assert!(restore.code() == 0 && named, "{restore:?}");
     let check = backup.env.kafka_backup(&["check", "--repo-only"]);
     assert!(check.code() == 4 && check.stdout.contains("gap: offsets 120 to 149 are in no object"), "{check:?}");
 }
@@ -290,6 +292,11 @@ fn what_cannot_be_verified_is_no_damage(#[case] args: &[&str], #[case] code: i32
 /// What a restore does of the same damage: named before anything is produced, and of a cut or flipped object before a
 /// record of it.
 #[rstest]
+#[case::foreign(|b: &Backup| {
+    let (content, mut metadata) = b.bucket().get(&b.key(60));
+    metadata.insert("generation".to_owned(), "somebody-elses".to_owned());
+    b.bucket().put_with(&b.key(60), &content, &metadata);
+}, 60, None)]
 #[case::misnamed(|b: &Backup| {
     let thirty = b.bucket().get(&b.key(30));
     b.bucket().put_with(&b.key(60), &thirty.0, &thirty.1);
@@ -312,4 +319,32 @@ fn a_restore_names_damage_before_it_does_harm(
         None => assert_eq!(backup.kafka.partitions(&target), 0, "nothing was even created"),
         Some(records) => assert_eq!(backup.kafka.end(&target, 0), records, "not one record of it"),
     }
+}
+
+/// What is missing cannot be brought: it is named before anything is produced and again at the end, and the exit code says
+/// that the topic is not whole.
+#[test]
+fn a_restore_without_a_missing_object_says_so_and_brings_the_rest() {
+    let _turn = beside_others();
+    let backup = Backup::new();
+    backup.bucket().delete(&backup.key(60));
+    let target = unique("incomplete");
+    let mapping = format!("{}:{target}", backup.topic);
+    let plan = backup.env.restore(&mapping, &["--dry-run", "--json"]);
+    let line: Value = serde_json::from_str(plan.stdout.lines().next().unwrap()).unwrap();
+    assert_eq!(line["topics"][0]["partitions"][0]["missing"], serde_json::json!([backup.key(60)]), "{plan:?}");
+    assert_eq!(line["totals"]["missing_objects"], 1, "{line}");
+    let output = backup.env.restore(&mapping, &["--json"]);
+    assert_eq!(output.code(), 3, "{output:?}");
+    let lines: Vec<Value> = output.stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let warns =
+        |line: &Value| line["message_type"] == "warning" && line["message"].to_string().contains(&backup.key(60));
+    assert!(lines.iter().any(warns), "{output:?}");
+    let summary = output.summary();
+    assert_eq!((&summary["records_planned"], &summary["records_produced"]), (&90.into(), &90.into()), "{summary}");
+    assert_eq!(summary["missing_objects"], serde_json::json!([backup.key(60)]), "{summary}");
+    assert_eq!(backup.kafka.end(&target, 0), 90);
+    // Only what is asked for can be missed.
+    let until = format!("{}/0=60", backup.topic);
+    backup.env.restore(&format!("{}:{target}-around", backup.topic), &["--until-offset", &until]).success();
 }

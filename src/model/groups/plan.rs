@@ -161,6 +161,7 @@ mod tests {
             base_offset: 100,
             objects: Vec::new(),
             holes: Vec::new(),
+            missing: Vec::new(),
             overlaps: 0,
             times: Times::default(),
             records: 0,

@@ -23,6 +23,7 @@ fn partition(objects: &[Object], times: Times) -> PartitionPlan {
         base_offset: BASE,
         objects: objects.iter().map(|(take, _)| take.clone()).collect(),
         holes: Vec::new(),
+        missing: Vec::new(),
         overlaps: 0,
         times,
         records: 0,

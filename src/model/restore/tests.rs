@@ -6,6 +6,7 @@ use super::*;
 use crate::model::batch::TimestampType;
 use crate::model::catalog::{Branch, OurFacts, StoredObject, sort};
 use crate::model::chain::{GenerationRecord, RecordedIsolation};
+use crate::model::key::PartitionPath;
 
 const NOW_MS: i64 = 1_800_000_000_000;
 const DAY_MS: i64 = 86_400_000;
@@ -43,6 +44,11 @@ fn ours(start: i64, next: i64, records: u64) -> StoredObject {
         etag: "e".to_owned(),
         facts: Facts::Ours(facts),
     }
+}
+
+/// The same under its full name.
+fn named(start: i64, next: i64) -> StoredObject {
+    StoredObject { key: PartitionPath::normal("t", 1, 0).object(start), ..ours(start, next, 8) }
 }
 
 fn older(start: i64) -> StoredObject {
@@ -121,13 +127,13 @@ fn empty_partitions_count_for_the_target() {
 
 #[test]
 fn holes_are_warned_of() {
-    let plan = plan(
-        &request(&[("t", "t")]),
-        &catalog(1, vec![(0, vec![ours(0, 10, 8), ours(20, 30, 8)])]),
-        &Target::default(),
-    );
-    let warnings = plan.unwrap().warnings;
-    assert_eq!(warnings, ["t/0: gap: offsets 10 to 19 are in no object: one was deleted"]);
+    let plan =
+        plan(&request(&[("t", "t")]), &catalog(1, vec![(0, vec![named(0, 10), named(20, 30)])]), &Target::default());
+    let plan = plan.unwrap();
+    let key = PartitionPath::normal("t", 1, 0).object(10);
+    assert_eq!(plan.missing().collect::<Vec<_>>(), [&key]);
+    let missing = format!("{key} is missing; put a copy back, or go on without its records");
+    assert_eq!(plan.warnings, ["t/0: gap: offsets 10 to 19 are in no object: one was deleted", &missing]);
 }
 
 #[test]
@@ -281,11 +287,13 @@ fn offsets_of_partitions_that_are_not_restored_are_refused() {
 #[test]
 fn holes_that_nobody_asked_for_are_not_warned_of() {
     let mut request = request(&[("t", "t")]);
-    let holey = catalog(1, vec![(0, vec![ours(0, 10, 8), ours(20, 30, 8), ours(40, 50, 8)])]);
+    let holey = catalog(1, vec![(0, vec![named(0, 10), named(20, 30), named(40, 50)])]);
     request.offsets.insert(("t".to_owned(), 0), Offsets { from: Some(15), until: Some(35) });
     let plan = plan(&request, &holey, &Target::default()).unwrap();
     let holes: Vec<_> = plan.topics[0].partitions[0].holes.iter().map(|hole| (hole.from, hole.until)).collect();
     assert_eq!(holes, [(15, 20), (30, 35)]);
+    let path = PartitionPath::normal("t", 1, 0);
+    assert_eq!(plan.topics[0].partitions[0].missing, [path.object(10), path.object(30)]);
 }
 
 #[test]
