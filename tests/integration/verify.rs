@@ -330,11 +330,11 @@ fn a_restore_without_a_missing_object_says_so_and_brings_the_rest() {
     backup.bucket().delete(&backup.key(60));
     let target = unique("incomplete");
     let mapping = format!("{}:{target}", backup.topic);
-    let plan = backup.env.restore(&mapping, &["--dry-run", "--json"]);
+    let plan = backup.env.restore(&mapping, &["--dry-run"]);
     let line: Value = serde_json::from_str(plan.stdout.lines().next().unwrap()).unwrap();
     assert_eq!(line["topics"][0]["partitions"][0]["missing"], serde_json::json!([backup.key(60)]), "{plan:?}");
     assert_eq!(line["totals"]["missing_objects"], 1, "{line}");
-    let output = backup.env.restore(&mapping, &["--json"]);
+    let output = backup.env.restore(&mapping, &[]);
     assert_eq!(output.code(), 3, "{output:?}");
     let lines: Vec<Value> = output.stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     let warns =
