@@ -9,6 +9,7 @@ use std::ptr::{self, NonNull};
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
+use rdkafka::ClientConfig;
 use rdkafka::bindings::*;
 use rdkafka::types::RDKafkaRespErr as Code;
 use tokio::sync::oneshot;
@@ -61,7 +62,39 @@ pub struct ConfigEntry {
     pub sensitive: bool,
 }
 
-type Call = Box<dyn FnOnce(&Client) + Send>;
+type Call = Box<dyn FnOnce(&mut Asker) + Send>;
+
+/// What the thread of a cluster asks with.
+struct Asker {
+    client: Client,
+    kafka: KafkaConfig,
+    /// The client has a group's name.
+    named: bool,
+}
+
+impl Asker {
+    fn new(kafka: KafkaConfig) -> Result<Self, KafkaError> {
+        Ok(Self { client: client(&kafka, &settings::admin(&kafka))?, kafka, named: false })
+    }
+
+    /// A client that may ask for the offsets of groups. When a coordinator answers that it is none any more, librdkafka
+    /// (2.12.1, `rd_kafka_handle_OffsetFetch`) has the client's own group look for a new one, and dies of a null pointer
+    /// where there is none. So the client takes the name of the first group that is asked about, which the user may see in
+    /// any case. It never joins.
+    fn of_group(&mut self, group: &str) -> Result<&Client, KafkaError> {
+        if !self.named {
+            self.client = client(&self.kafka, &settings::group_admin(&self.kafka, group))?;
+            // There is nothing to leave.
+            self.client.abandon();
+            self.named = true;
+        }
+        Ok(&self.client)
+    }
+}
+
+fn client(kafka: &KafkaConfig, settings: &ClientConfig) -> Result<Client, KafkaError> {
+    Client::new(Role::Consumer, &kafka.name, settings, Arc::new(Quiet(kafka.name.clone())))
+}
 
 /// A cluster's client.
 pub struct Cluster {
@@ -81,13 +114,13 @@ impl Cluster {
     /// A client of a cluster. It connects with the first call.
     pub fn connect(kafka: &KafkaConfig) -> Result<Arc<Cluster>, KafkaError> {
         let name = kafka.name.clone();
-        let client = Client::new(Role::Consumer, &name, &settings::admin(kafka), Arc::new(Quiet(name.clone())))?;
+        let mut asker = Asker::new(kafka.clone())?;
         let (calls, todo) = mpsc::channel::<Call>();
         let serve = move || {
             for call in todo {
-                call(&client);
+                call(&mut asker);
                 // SAFETY: a live client. Serves its error callback.
-                unsafe { rd_kafka_poll(client.ptr(), 0) };
+                unsafe { rd_kafka_poll(asker.client.ptr(), 0) };
             }
         };
         std::thread::Builder::new().name(format!("kafka-admin-{name}")).spawn(serve).map_err(|e| KafkaError {
@@ -104,10 +137,28 @@ impl Cluster {
         api: &'static str,
         call: impl FnOnce(&Client) -> Result<T, KafkaError> + Send + 'static,
     ) -> Result<T, KafkaError> {
+        self.ask_with(api, move |asker| call(&asker.client)).await
+    }
+
+    /// The same for the offsets of groups, of which `group` is one.
+    pub(super) async fn ask_for_offsets<T: Send + 'static>(
+        &self,
+        api: &'static str,
+        group: String,
+        call: impl FnOnce(&Client) -> Result<T, KafkaError> + Send + 'static,
+    ) -> Result<T, KafkaError> {
+        self.ask_with(api, move |asker| asker.of_group(&group).and_then(call)).await
+    }
+
+    async fn ask_with<T: Send + 'static>(
+        &self,
+        api: &'static str,
+        call: impl FnOnce(&mut Asker) -> Result<T, KafkaError> + Send + 'static,
+    ) -> Result<T, KafkaError> {
         let (answer, answered) = oneshot::channel();
-        let call: Call = Box::new(move |client| {
+        let call: Call = Box::new(move |asker| {
             // Whoever gave up waiting does not want the answer.
-            let _ = answer.send(call(client));
+            let _ = answer.send(call(asker));
         });
         let ended = || KafkaError {
             operation: format!("ask cluster {}", self.name),

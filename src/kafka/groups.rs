@@ -50,8 +50,9 @@ impl Cluster {
 
     /// What each of `groups` has committed, with the metadata beside it.
     pub async fn group_offsets(&self, groups: &[String], timeout: Duration) -> Result<GroupOffsets, KafkaError> {
+        let Some(first) = groups.first().cloned() else { return Ok(GroupOffsets::new()) };
         let groups = groups.to_vec();
-        self.ask("group_offsets", move |client| Ok(group_offsets(client, &groups, timeout))).await
+        self.ask_for_offsets("group_offsets", first, move |client| Ok(group_offsets(client, &groups, timeout))).await
     }
 
     /// Commits offsets with their metadata for a group that has no members; refused by the broker where it has some.
@@ -82,8 +83,12 @@ impl Cluster {
         partitions: &[TopicPartition],
         timeout: Duration,
     ) -> Result<Committed, KafkaError> {
+        if partitions.is_empty() {
+            return Ok(Vec::new());
+        }
         let (group, partitions) = (group.to_owned(), partitions.to_vec());
-        self.ask("committed", move |client| committed(client, &group, &partitions, timeout)).await
+        self.ask_for_offsets("committed", group.clone(), move |client| committed(client, &group, &partitions, timeout))
+            .await
     }
 }
 
@@ -280,9 +285,6 @@ fn committed(
     partitions: &[TopicPartition],
     timeout: Duration,
 ) -> Result<Committed, KafkaError> {
-    if partitions.is_empty() {
-        return Ok(Vec::new());
-    }
     let operation = format!("read the offsets of group {group}");
     let c_group = c_string(&operation, group)?;
     let list = PartitionList::of(partitions);

@@ -38,6 +38,13 @@ impl MockKafka {
         created.map_err(|e| failed(&format!("create mock topic {topic}"), &e))
     }
 
+    /// The next requests for the offsets of groups are answered with "not the coordinator".
+    #[cfg(test)]
+    fn coordinator_moves(&self, times: usize) {
+        let errors = vec![rdkafka::types::RDKafkaRespErr::RD_KAFKA_RESP_ERR_NOT_COORDINATOR; times];
+        self.cluster.request_errors(rdkafka::types::RDKafkaApiKey::OffsetFetch, &errors);
+    }
+
     /// Elects a partition's leader anew, which raises its leader epoch.
     #[cfg(test)]
     pub(super) fn elect(&self, topic: &str, partition: i32) -> Result<(), KafkaError> {
@@ -158,6 +165,26 @@ mod tests {
             std::thread::sleep(Duration::from_millis(20));
         }
         consumer.close(SOON);
+    }
+
+    /// librdkafka asks the client's own group who the coordinator is now, and does not look whether there is one.
+    #[test]
+    fn a_coordinator_that_moves_is_an_error_and_no_crash() {
+        let mock = MockKafka::start(&[("orders", 1)]).expect("mock");
+        let kafka = config(&mock);
+        let cluster = Cluster::connect(&kafka).expect("cluster");
+        let at = TopicPartition::new("orders", 0);
+        let groups = ["g".to_owned(), "h".to_owned()];
+        mock.coordinator_moves(2);
+        let offsets = wait(cluster.group_offsets(&groups, SOON)).expect("asked");
+        let kinds: Vec<_> = offsets.into_values().map(|offsets| offsets.expect_err("it moved").kind).collect();
+        assert_eq!(kinds, [Kind::Unavailable; 2]);
+        mock.coordinator_moves(1);
+        wait(cluster.committed("g", std::slice::from_ref(&at), SOON)).expect_err("it moved again");
+        let offsets = wait(cluster.group_offsets(&groups, SOON)).expect("asked");
+        assert!(offsets.into_values().all(|offsets| offsets.is_ok_and(|offsets| offsets.is_empty())));
+        let committed = wait(cluster.committed("h", std::slice::from_ref(&at), SOON)).expect("there");
+        assert_eq!(committed, [(at, None)]);
     }
 
     #[test]

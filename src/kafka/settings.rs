@@ -179,6 +179,13 @@ pub fn admin(kafka: &KafkaConfig) -> ClientConfig {
     config
 }
 
+/// The same with the name of a group that it asks for the offsets of, and never joins.
+pub fn group_admin(kafka: &KafkaConfig, group: &str) -> ClientConfig {
+    let mut config = admin(kafka);
+    config.set("group.id", group).set("enable.auto.commit", "false");
+    config
+}
+
 /// The configuration of a client that reads single records by their offsets.
 pub fn reader(kafka: &KafkaConfig, isolation_level: Isolation) -> ClientConfig {
     let mut config = admin(kafka);
