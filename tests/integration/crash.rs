@@ -3,13 +3,19 @@
 use std::fs;
 use std::time::{Duration, Instant};
 
+use rstest::rstest;
+
 use crate::common::avro_reader;
-use crate::common::check::{assert_backed_up, assert_untouched, await_caught_up, await_covered, stored};
+use crate::common::check::{assert_backed_up, assert_untouched, await_caught_up, await_covered, covered, stored};
+use crate::common::daemon::Daemon;
 use crate::common::env::Env;
 use crate::common::kafka::Kafka;
 use crate::common::proxy::{Fault, Hits, Proxy};
 use crate::common::record::{assert_same, numbered};
 use crate::common::{SOON, alone, beside_others, stack, unique, wait_until};
+
+/// Members that died are waited for, in every test that has some.
+const SHORT_SESSION: [(&str, &str); 2] = [("session.timeout.ms", "6000"), ("heartbeat.interval.ms", "1000")];
 
 /// 30 kills at random moments of a backup of more than 100 MB, the local state kept or lost. S3 answers a little late,
 /// so that many kills hit between a request and its answer.
@@ -77,9 +83,8 @@ fn a_writer_that_slept_through_its_upload_changes_nothing() {
     let kafka = Kafka::shared();
     let topic = kafka.topic("sleeper", 4, &[]);
     let proxy = Proxy::start(stack::s3_endpoint());
-    let session = [("session.timeout.ms", "6000"), ("heartbeat.interval.ms", "1000")];
     let env = Env::new();
-    let env = env.storage_behind(&proxy).kafka("main", stack::kafka_bootstrap(), &session).job(
+    let env = env.storage_behind(&proxy).kafka("main", stack::kafka_bootstrap(), &SHORT_SESSION).job(
         "sleeper",
         &[&topic],
         "rotate_interval = \"1s\"\nflush_size = 200\n",
@@ -122,6 +127,96 @@ fn a_writer_that_slept_through_its_upload_changes_nothing() {
     assert_backed_up(&kafka, &env.bucket, &topic);
 }
 
+/// A sleeper with 100 records stored and 50 in an open object, and what another machine did meanwhile.
+///
+/// The other one has a group of its own: so nobody tells the sleeper that it has lost the partition, and it sends what it
+/// has when it wakes up, as one does that wakes up just before it is told.
+struct Slept {
+    kafka: Kafka,
+    topic: String,
+    env: Env,
+    sleeper: Daemon,
+}
+
+impl Slept {
+    fn new(env: Env, lines: &str) -> Self {
+        let kafka = Kafka::shared();
+        let topic = kafka.topic("slept", 1, &[]);
+        let lines = format!("group_id = \"-\"\nrotate_interval = \"1h\"\nflush_size = 100\n{lines}");
+        let session = [("session.timeout.ms", "300000")];
+        let mut env = env.kafka("main", stack::kafka_bootstrap(), &session).job("slept", &[&topic], &lines);
+        let groups = [unique("slept"), unique("awake")].map(|group| format!("{group:?}"));
+        env.change_job("slept", |text| replace_line(text, "group_id", &groups[0]));
+        kafka.produce(&topic, 0, &numbered(0..150, 100));
+        let sleeper = env.daemon_named("a").ready();
+        await_covered(&env.bucket, &format!("{topic}/0/"), 100);
+        sleeper.await_metric("kafka_backup_buffer_bytes", &[], 5_000.0);
+        sleeper.freeze();
+        env.change_job("slept", |text| replace_line(text, "group_id", &groups[1]));
+        Self { kafka, topic, env, sleeper }
+    }
+
+    /// The other machine makes everything durable that is there.
+    fn other(&self) {
+        self.env.kafka_backup_named("b", &["run", "slept", "--until-caught-up", "--json"]).success();
+    }
+}
+
+/// The topic was deleted and created again, and the other machine has begun the new generation. The sleeper still holds
+/// records of the topic that was, and fetches where it stood: nothing of the one gets into the list of the other, and it
+/// goes on in the new generation.
+#[rstest]
+#[case::and_goes_on(false)]
+#[case::and_is_told_to_stop(true)]
+fn a_writer_that_slept_through_a_new_generation_mixes_nothing_up(#[case] is_to_stop: bool) {
+    let _turn = beside_others();
+    let slept = Slept::new(Env::new(), "");
+    let (kafka, topic, bucket) = (&slept.kafka, &slept.topic, &slept.env.bucket);
+    let old = kafka.read(topic, 0);
+    kafka.delete_topic(topic);
+    kafka.create_topic(topic, 1, 1, &[]);
+    kafka.produce(topic, 0, &numbered(1000..1200, 100));
+    slept.other();
+    let second = format!("{topic}/gen-2/0/");
+    assert_eq!(covered(bucket, &second), 200);
+    let before = stored(bucket);
+
+    kafka.produce(topic, 0, &numbered(1200..1300, 100));
+    if is_to_stop {
+        slept.sleeper.ask_to_stop();
+        slept.sleeper.thaw();
+        wait_until("the sleeper to end", SOON, || slept.sleeper.has_ended());
+        slept.other();
+    } else {
+        slept.sleeper.thaw();
+    }
+    await_covered(bucket, &second, 300);
+    assert_untouched(&before, bucket);
+    // What it held of the topic that was may be in that topic's list, as it may be the last copy.
+    let first = avro_reader::read(bucket, topic, 0).records();
+    assert!([100, 150].contains(&first.len()), "{} records", first.len());
+    assert_same("the first generation", &old[..first.len()], &first);
+    let second = avro_reader::read_generation(bucket, topic, 2, 0);
+    assert_same("the second generation", &kafka.read(topic, 0), &second.records());
+}
+
+/// What the sleeper has in hand was stored by the other machine and has expired: its name is free again. It looks at the
+/// tail before it sends.
+#[test]
+fn a_writer_that_slept_creates_no_name_again_that_has_expired() {
+    let _turn = beside_others();
+    // A day of the test server's lifecycle.
+    let slept = Slept::new(Env::new().variable("KAFKA_BACKUP_DAY_MS", "10000"), "retention = \"1d\"\n");
+    let bucket = &slept.env.bucket;
+    slept.other();
+    wait_until("everything to expire", SOON, || stored(bucket).is_empty());
+    slept.sleeper.ask_to_stop();
+    slept.sleeper.thaw();
+    wait_until("the sleeper to end", SOON, || slept.sleeper.has_ended());
+    assert_eq!(stored(bucket).into_keys().collect::<Vec<_>>(), [""; 0]);
+    assert!(slept.sleeper.log().contains("the last object is gone from the bucket"));
+}
+
 /// An orderly stop makes durable what has been read, and is quick.
 #[test]
 fn a_stop_makes_durable_what_was_read() {
@@ -156,6 +251,31 @@ fn a_job_that_is_running_is_not_run_again() {
     second.fails_with(11, &[&group]);
 }
 
+/// A run that was killed has left a member in the group. The next one says that it waits for it to go, and goes on.
+#[test]
+fn a_run_waits_for_the_dead_member_of_the_one_before() {
+    let _turn = beside_others();
+    let kafka = Kafka::shared();
+    let topic = kafka.topic("dead", 1, &[]);
+    let session = [("session.timeout.ms", "10000"), ("heartbeat.interval.ms", "1000")];
+    let env = Env::new().kafka("main", stack::kafka_bootstrap(), &session).job(
+        "dead",
+        &[&topic],
+        "rotate_interval = \"1s\"\n",
+    );
+    kafka.produce(&topic, 0, &numbered(0..100, 100));
+    let first = env.start(&["run", "dead"], "a");
+    await_caught_up(&kafka, &env.bucket, &topic);
+    let before = stored(&env.bucket);
+    first.kill();
+    kafka.produce(&topic, 0, &numbered(100..200, 100));
+    let second = env.try_back_up("dead");
+    assert_eq!(second.success()["complete"], true);
+    assert!(second.stderr.contains("waiting for members of an earlier run to leave the group"), "{}", second.stderr);
+    assert_untouched(&before, &env.bucket);
+    assert_backed_up(&kafka, &env.bucket, &topic);
+}
+
 /// The bucket is away for longer than Kafka keeps the records, and the daemon is killed meanwhile: what it had closed is
 /// on its disk and comes to the bucket all the same.
 #[test]
@@ -164,9 +284,8 @@ fn what_waited_for_the_bucket_survives_a_kill_and_kafkas_retention() {
     let kafka = Kafka::shared();
     let topic = kafka.topic("outage", 1, &[]);
     let proxy = Proxy::start(stack::s3_endpoint());
-    let session = [("session.timeout.ms", "6000"), ("heartbeat.interval.ms", "1000")];
     let env = Env::new();
-    let env = env.storage_behind(&proxy).kafka("main", stack::kafka_bootstrap(), &session).job(
+    let env = env.storage_behind(&proxy).kafka("main", stack::kafka_bootstrap(), &SHORT_SESSION).job(
         "outage",
         &[&topic],
         "rotate_interval = \"1h\"\nflush_size = 100\n",

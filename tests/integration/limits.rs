@@ -114,7 +114,8 @@ fn two_thousand_idle_partitions_fit_into_a_small_budget() {
             await_covered(&env.bucket, &format!("{topic}/{partition}/"), (round + 1) * 100);
         }
         let memory = daemon.memory() >> 20;
-        assert!(memory < 256, "{memory} MiB for a budget of 64 MiB");
+        println!("{memory} MiB for a budget of 64 MiB");
+        assert!(memory < 64 + 100, "{memory} MiB for a budget of 64 MiB");
     }
     assert!(daemon.stop().success());
 }
