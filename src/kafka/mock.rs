@@ -3,38 +3,48 @@
 //! librdkafka's mock cluster produces, fetches, keeps groups and offsets, lists offsets and knows leader epochs. It
 //! has no transactions of others to abort, no topic configurations, cannot create topics and does not describe groups.
 
+use rdkafka::ClientConfig;
+use rdkafka::bindings::{rd_kafka_handle_mock_cluster, rd_kafka_mock_group_initial_rebalance_delay_ms};
 use rdkafka::mocking::MockCluster;
-use rdkafka::producer::DefaultProducerContext;
+use rdkafka::producer::{BaseProducer, DefaultProducerContext, Producer as _};
 
 use super::{KafkaError, Kind};
 
 /// A running cluster of one broker; it ends when dropped.
 pub struct MockKafka {
-    cluster: MockCluster<'static, DefaultProducerContext>,
+    /// The client that the cluster lives in; it produces nothing.
+    owner: BaseProducer,
 }
 
-// SAFETY: a mock cluster runs on a thread of its own and takes all calls through a locked queue.
-unsafe impl Send for MockKafka {}
-
 impl MockKafka {
-    /// Starts a broker with topics and their numbers of partitions.
+    /// Starts a broker with topics and their numbers of partitions. Its groups do not wait for further members.
     pub fn start(topics: &[(&str, i32)]) -> Result<MockKafka, KafkaError> {
-        let cluster = MockCluster::new(1).map_err(|e| failed("start a mock cluster", &e))?;
-        let mock = MockKafka { cluster };
+        let owner = ClientConfig::new().set("test.mock.num.brokers", "1").create();
+        let mock = MockKafka { owner: owner.map_err(|e| failed("start a mock cluster", &e))? };
+        // SAFETY: the client has a mock cluster, which lives as long as it does and locks itself.
+        unsafe {
+            let cluster = rd_kafka_handle_mock_cluster(mock.owner.client().native_ptr());
+            rd_kafka_mock_group_initial_rebalance_delay_ms(cluster, 0);
+        }
         for (topic, partitions) in topics {
             mock.create_topic(topic, *partitions)?;
         }
         Ok(mock)
     }
 
+    /// It was created with one.
+    fn cluster(&self) -> MockCluster<'_, DefaultProducerContext> {
+        self.owner.client().mock_cluster().expect("a mock cluster")
+    }
+
     /// Where clients connect.
     pub fn bootstrap(&self) -> String {
-        self.cluster.bootstrap_servers()
+        self.cluster().bootstrap_servers()
     }
 
     /// Creates another topic.
     pub fn create_topic(&self, topic: &str, partitions: i32) -> Result<(), KafkaError> {
-        let created = self.cluster.create_topic(topic, partitions, 1);
+        let created = self.cluster().create_topic(topic, partitions, 1);
         created.map_err(|e| failed(&format!("create mock topic {topic}"), &e))
     }
 
@@ -48,7 +58,7 @@ impl MockKafka {
     /// Elects a partition's leader anew, which raises its leader epoch.
     #[cfg(test)]
     pub(super) fn elect(&self, topic: &str, partition: i32) -> Result<(), KafkaError> {
-        let elected = self.cluster.partition_leader(topic, partition, Some(1));
+        let elected = self.cluster().partition_leader(topic, partition, Some(1));
         elected.map_err(|e| failed(&format!("elect a leader of {topic}/{partition}"), &e))
     }
 }
