@@ -52,7 +52,7 @@ impl MockKafka {
     #[cfg(test)]
     fn coordinator_moves(&self, times: usize) {
         let errors = vec![rdkafka::types::RDKafkaRespErr::RD_KAFKA_RESP_ERR_NOT_COORDINATOR; times];
-        self.cluster.request_errors(rdkafka::types::RDKafkaApiKey::OffsetFetch, &errors);
+        self.cluster().request_errors(rdkafka::types::RDKafkaApiKey::OffsetFetch, &errors);
     }
 
     /// Elects a partition's leader anew, which raises its leader epoch.

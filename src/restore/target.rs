@@ -20,8 +20,10 @@ use crate::model::restore::{Create, Denied, Plan, Refusal, Target, TargetTopic};
 /// How long a created topic may take to be known everywhere.
 const SETTLE: Duration = Duration::from_secs(30);
 
-/// What may wait in the producer of one partition; more where a record is larger.
-const QUEUE_BYTES: u64 = 16 << 20;
+/// What may wait in the producer of one partition; more where a record is larger. librdkafka's idempotent producer has one
+/// request of a partition on its way at a time: that one, a full batch behind it, and two to fill. More gains nothing and
+/// costs memory (measured: 16 MiB took 16 % more CPU and nearly twice the memory, at the same speed).
+const QUEUE_BYTES: u64 = 4 * BATCH_BYTES;
 
 /// The same where nobody knows how large the records are.
 const UNKNOWN_QUEUE_BYTES: u64 = 64 << 20;
