@@ -263,6 +263,7 @@ pub fn failed(error: StoreError) -> Error {
         Kind::NotFound => (Exit::NotFound, "the object was there a moment ago: does somebody delete objects?"),
         Kind::Changed => (Exit::ProblemFound, "somebody replaced the object, which this program never does"),
         Kind::ClockSkew => (Exit::Failed, "set this machine's clock"),
+        Kind::Throttle => (Exit::Busy, "the store asks for fewer requests: try again later"),
         _ if error.is_transient() => (Exit::Unavailable, "try again when the store can be reached"),
         _ => return Error::new(Exit::Failed, error.to_string()),
     };

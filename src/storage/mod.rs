@@ -296,9 +296,8 @@ impl From<StoreError> for Error {
             Kind::Auth => (Exit::Auth, "check the credentials and the bucket's policy"),
             Kind::NoBucket => (Exit::Config, "create the bucket, or correct its name"),
             Kind::ClockSkew => (Exit::Failed, "set this machine's clock"),
-            Kind::Timeout | Kind::Throttle | Kind::Unavailable => {
-                (Exit::Unavailable, "check the endpoint and the network")
-            }
+            Kind::Throttle => (Exit::Busy, "the store asks for fewer requests: try again later"),
+            Kind::Timeout | Kind::Unavailable => (Exit::Unavailable, "check the endpoint and the network"),
             _ => return Error::new(Exit::Failed, error.to_string()),
         };
         Error::new(exit, error.to_string()).hint(hint)

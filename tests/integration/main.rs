@@ -6,6 +6,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod adopted;
 mod check;
 mod compacted;
 mod compacted_operations;
@@ -29,4 +30,5 @@ mod retention;
 mod roundtrip;
 mod support_bundle;
 mod systemd;
+mod unreachable;
 mod verify;
