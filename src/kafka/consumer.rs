@@ -20,7 +20,7 @@ use rdkafka::types::RDKafkaRespErr as Code;
 use super::ffi::{self, Client, Events, Latch, PartitionList, Role, check, millis, take_error};
 use super::queue::{Message, PartitionQueue, Split};
 use super::settings::{self, ConsumerSettings};
-use super::{KafkaError, Kind, TopicPartition};
+use super::{KafkaError, Kind, TopicPartition, slack};
 use crate::kafka::settings::KafkaConfig;
 use crate::metrics;
 
@@ -28,6 +28,8 @@ use crate::metrics;
 /// costs little, but hundreds of quiet clients are hundreds of threads. librdkafka does not count waiting against
 /// `max.poll.interval.ms`.
 const POLL: Duration = Duration::from_secs(30);
+/// How long a member that joins is helped to be quick.
+const JOINING: Duration = Duration::from_secs(10);
 /// How long a consumer that is dropped without having been closed may take to leave its group.
 const DROPPED: Duration = Duration::from_millis(100);
 /// How long a placed partition may take to accept its position: librdkafka first waits for commits and stops under way.
@@ -105,7 +107,7 @@ impl GroupConsumer {
             closing: AtomicBool::new(false),
         });
         let events: Arc<dyn Events> = Arc::clone(&member) as _;
-        let client = Arc::new(Client::new(Role::Consumer, name, &config, events)?);
+        let client = Arc::new(Client::new(role(kafka, s), name, &config, events)?);
         // SAFETY: a live consumer with a group. Client events come to the queue that the thread polls from then on.
         check("redirect the main queue", unsafe { rd_kafka_poll_set_consumer(client.ptr()) })?;
         let consumer = GroupConsumer { client, member, stopped: Arc::new(Latch::default()) };
@@ -335,6 +337,14 @@ pub type Committed = Vec<(TopicPartition, Option<(i64, String)>)>;
 /// The partitions the group gave us, with their queues where they are placed.
 type Owned = BTreeMap<TopicPartition, Option<Arc<Split>>>;
 
+/// One partition, about which nobody is in a hurry: hundreds of such clients may be in the process.
+fn role(kafka: &KafkaConfig, s: &ConsumerSettings) -> Role {
+    match s.patient && s.partitions <= 1 {
+        true => Role::QuietMember { late: slack::quiet(kafka.session_timeout()) },
+        false => Role::Consumer,
+    }
+}
+
 /// Ends a partition's queue. It is to be purged once the partition is not fetched any more.
 fn end(split: &mut Option<Arc<Split>>) -> Option<Arc<Split>> {
     let split = split.take()?;
@@ -398,8 +408,9 @@ impl Member {
 
     /// The polling thread.
     fn run(&self, client: &Client) {
+        self.join_soon(client);
         while !self.closing() {
-            self.poll(client);
+            self.poll(client, POLL);
         }
         end_all(&mut self.owned());
         let until = self.stop.lock().unwrap_or_else(PoisonError::into_inner).unwrap_or_else(Instant::now);
@@ -409,9 +420,26 @@ impl Member {
         client.abandon();
     }
 
-    fn poll(&self, client: &Client) {
+    /// Joining is a chain of steps, some of which librdkafka's main thread takes only when it looks, and that may be late
+    /// ([`slack`]): has it look until something is assigned. Afterwards, and when that takes long, there is no hurry.
+    fn join_soon(&self, client: &Client) {
+        let until = Instant::now() + JOINING;
+        while !self.closing() && self.owned().is_empty() && Instant::now() < until {
+            self.poll(client, slack::LATE);
+            let mut subscription = ptr::null_mut();
+            // SAFETY: a live consumer, whose main thread answers. The list is null or ours.
+            unsafe {
+                rd_kafka_subscription(client.ptr(), &mut subscription);
+                if !subscription.is_null() {
+                    rd_kafka_topic_partition_list_destroy(subscription);
+                }
+            }
+        }
+    }
+
+    fn poll(&self, client: &Client, timeout: Duration) {
         // SAFETY: a live consumer; the message is ours.
-        let message = Message::take(unsafe { rd_kafka_consumer_poll(client.ptr(), millis(POLL)) });
+        let message = Message::take(unsafe { rd_kafka_consumer_poll(client.ptr(), millis(timeout)) });
         let Some(message) = message else { return };
         match message.code() {
             Code::RD_KAFKA_RESP_ERR_NO_ERROR | Code::RD_KAFKA_RESP_ERR__PARTITION_EOF => self.astray(&message),
@@ -448,7 +476,7 @@ impl Member {
         }
         // SAFETY: a live consumer.
         while unsafe { rd_kafka_consumer_closed(client.ptr()) } == 0 && Instant::now() < until {
-            self.poll(client);
+            self.poll(client, POLL);
         }
     }
 

@@ -16,7 +16,7 @@ use rdkafka::ClientConfig;
 use rdkafka::bindings::*;
 use rdkafka::types::RDKafkaRespErr as Code;
 
-use super::{KafkaError, Kind, TopicPartition};
+use super::{KafkaError, Kind, TopicPartition, slack};
 
 /// Longest error text librdkafka writes into a buffer of ours.
 pub(super) const ERROR_TEXT: usize = 512;
@@ -37,7 +37,21 @@ pub(super) trait Events: Send + Sync + 'static {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Role {
     Consumer,
+    /// A consumer that waits for something to read most of the time, with many others in the process.
+    QuietMember {
+        /// How late its threads may wake up meanwhile.
+        late: Duration,
+    },
     Producer,
+}
+
+impl Role {
+    fn oversleeps(self) -> Duration {
+        match self {
+            Role::QuietMember { late } => late,
+            Role::Consumer | Role::Producer => slack::LATE,
+        }
+    }
 }
 
 /// A librdkafka client. The last reference to go destroys it on a thread of its own, because that joins librdkafka's
@@ -83,7 +97,8 @@ impl Client {
             rd_kafka_conf_set_log_cb(conf, Some(on_log));
             rd_kafka_conf_set_error_cb(conf, Some(on_error));
             let kind = match role {
-                Role::Consumer => {
+                Role::Consumer | Role::QuietMember { .. } => {
+                    slack::allow(conf, role.oversleeps());
                     rd_kafka_conf_set_rebalance_cb(conf, Some(on_rebalance));
                     rd_kafka_conf_set_offset_commit_cb(conf, Some(on_commit));
                     rd_kafka_type_t::RD_KAFKA_CONSUMER
@@ -93,7 +108,6 @@ impl Client {
                     rd_kafka_type_t::RD_KAFKA_PRODUCER
                 }
             };
-            let _lenient = (role == Role::Consumer).then(LenientTimers::begin);
             rd_kafka_new(kind, conf, text.as_mut_ptr(), text.len())
         };
         match NonNull::new(ptr) {
@@ -130,32 +144,6 @@ impl Client {
         // SAFETY: the buffer's length is given.
         let code = unsafe { rd_kafka_fatal_error(self.ptr(), text.as_mut_ptr(), text.len()) };
         (code != Code::RD_KAFKA_RESP_ERR_NO_ERROR).then(|| error(operation, code, c_text(text.as_ptr())))
-    }
-}
-
-/// Threads that are started while this lives, and theirs in turn, may be woken a little late where they only wait for time
-/// to pass. A client has five threads that look about once a second whether there is something to do; what happens wakes
-/// them at once in any case. With hundreds of clients the kernel so wakes many together instead of one by one.
-struct LenientTimers(Option<u64>);
-
-/// How late. `fetch.queue.backoff.ms` is the shortest time that a consumer waits for, and it grows by as much.
-const LATE: Duration = Duration::from_millis(100);
-
-impl LenientTimers {
-    fn begin() -> Self {
-        let slack = std::num::NonZeroU64::new(LATE.as_nanos() as u64);
-        let before = rustix::thread::current_timer_slack().ok();
-        // A kernel that cannot do it wakes them on time.
-        Self(before.filter(|_| rustix::thread::set_current_timer_slack(slack).is_ok()))
-    }
-}
-
-impl Drop for LenientTimers {
-    fn drop(&mut self) {
-        if let Some(before) = self.0 {
-            // Nothing is lost when this thread stays lenient, too.
-            let _ = rustix::thread::set_current_timer_slack(std::num::NonZeroU64::new(before));
-        }
     }
 }
 

@@ -17,6 +17,7 @@ pub mod producer;
 pub mod queue;
 pub mod reader;
 pub mod settings;
+mod slack;
 
 use std::sync::Arc;
 

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::ffi::{CString, c_char};
 use std::path::PathBuf;
+use std::time::Duration;
 
 use rdkafka::ClientConfig;
 use rdkafka::bindings::{rd_kafka_conf_destroy, rd_kafka_conf_new, rd_kafka_conf_res_t, rd_kafka_conf_set};
@@ -18,6 +19,14 @@ pub struct KafkaConfig {
     pub bootstrap_servers: Vec<String>,
     /// librdkafka properties, files and credentials already read.
     pub properties: BTreeMap<String, Property>,
+}
+
+impl KafkaConfig {
+    /// After how long without a heartbeat a member of a group is taken for dead; 45 s unless it is configured.
+    pub fn session_timeout(&self) -> Duration {
+        let configured = self.properties.get("session.timeout.ms").and_then(|p| p.value.parse().ok());
+        Duration::from_millis(configured.unwrap_or(45_000))
+    }
 }
 
 /// The value of a librdkafka property.

@@ -75,8 +75,7 @@ pub async fn select_topics(job: &Job, cluster: &Cluster, all_needed: bool) -> Re
 
 /// A one-shot run is alone in its group: it waits for dead members to go, and refuses live ones.
 pub async fn await_empty_group(job: &Job, cluster: &Cluster) -> Result<()> {
-    let session = job.kafka.properties.get("session.timeout.ms").and_then(|p| p.value.parse().ok()).unwrap_or(45_000);
-    let until = tokio::time::Instant::now() + Duration::from_millis(session + 3_000);
+    let until = tokio::time::Instant::now() + job.kafka.session_timeout() + Duration::from_secs(3);
     loop {
         let members = patiently(|| cluster.group_members(&job.group_id, TIMEOUT)).await?;
         if members.is_empty() {
