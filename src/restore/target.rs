@@ -8,7 +8,8 @@ use super::write::{Ledger, Sink, Sinks};
 use crate::config::{Isolation, KafkaConfig, Property};
 use crate::error::{Error, Exit, Result};
 use crate::kafka::admin::{Cluster, End, TIMEOUT};
-use crate::kafka::groups::Activity;
+use crate::kafka::groups::{Activity, OffsetsOfGroup};
+use crate::kafka::patience::patiently;
 use crate::kafka::permissions::Permissions;
 use crate::kafka::producer::{ProducerSettings, RestoreProducer, SendError, TopicHandle};
 use crate::kafka::{KafkaError, Kind, TopicPartition};
@@ -122,10 +123,16 @@ impl KafkaTarget {
             // Whoever is not listed may be active there.
             return Err(failed(error).hint("all brokers must answer before offsets of groups can be set"));
         }
-        let mut offsets = self.cluster.group_offsets(names, TIMEOUT).await.map_err(failed)?;
+        // The coordinator of a group that nobody has asked about before may be a moment in coming.
+        let denied = patiently(|| self.cluster.groups_denied(names, TIMEOUT)).await.map_err(failed)?;
+        let mut offsets = patiently(|| self.offsets_of(names)).await.map_err(failed)?;
         let mut groups = BTreeMap::new();
         for name in names {
-            let committed = offsets.remove(name).unwrap_or_else(|| Ok(BTreeMap::new())).map_err(failed)?;
+            if denied.contains(name) {
+                groups.insert(name.clone(), TargetGroup { denied: true, ..TargetGroup::default() });
+                continue;
+            }
+            let committed = offsets.remove(name).unwrap_or_default();
             let committed =
                 committed.into_iter().map(|(at, (offset, _))| ((at.topic.to_string(), at.partition), offset));
             let committed: BTreeMap<_, _> = committed.collect();
@@ -134,9 +141,15 @@ impl KafkaTarget {
                 None | Some(Activity::Empty) => Vec::new(),
                 Some(activity) => self.members(name, *activity).await?,
             };
-            groups.insert(name.clone(), TargetGroup { members, committed });
+            groups.insert(name.clone(), TargetGroup { members, committed, denied: false });
         }
         Ok(groups)
+    }
+
+    /// What all of these groups have committed.
+    async fn offsets_of(&self, groups: &[String]) -> Result<BTreeMap<String, OffsetsOfGroup>, KafkaError> {
+        let offsets = self.cluster.group_offsets(groups, TIMEOUT).await?;
+        offsets.into_iter().map(|(group, offsets)| Ok((group, offsets?))).collect()
     }
 
     /// The members of a group that is not known to be without any.

@@ -81,7 +81,11 @@ fn every_refusal_names_its_reason_and_leaves_the_target_as_it_is() {
 #[test]
 fn a_target_that_may_not_be_written_or_created_is_refused() {
     let _turn = beside_others();
-    let (_, topic, env) = backed_up(1, 100);
+    let (source, topic, mut env) = backed_up(1, 100);
+    let group = unique("billing");
+    source.commit(&group, &topic, &[(0, 40)], "");
+    env.change_job("source", |lines| format!("{lines}groups_regex = \"^{group}$\"\n"));
+    env.back_up("source");
     let authorizer = "authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer";
     let cluster = Cluster::start_with(1, &format!("{authorizer};allow.everyone.if.no.acl.found=true"));
     let kafka = Kafka::at(&cluster.bootstrap);
@@ -111,6 +115,14 @@ fn a_target_that_may_not_be_written_or_created_is_refused() {
     assert_eq!(kafka.partitions(&absent), 0);
 
     acl(&["--remove", "--topic", &target]);
+    // Whoever may not commit for a group hears of it before the records are there.
+    acl(&[&deny[..], &["--operation", "Read", "--group", &group]].concat());
+    acl(&["--add", "--allow-principal", "User:ANONYMOUS", "--operation", "All", "--group", &group]);
+    let mapping = format!("{topic}:{target}");
+    let fixed = ["restore", "--storage", "main", "--kafka", "dr", "--topics", &mapping, "--consumer-groups", "apply"];
+    env.kafka_backup(&fixed).fails_with(12, &[&group, "READ"]);
+    assert_eq!(kafka.end(&target, 0), 0);
+
     restore(&target).success();
     assert_eq!(kafka.end(&target, 0), 100);
 }

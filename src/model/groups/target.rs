@@ -12,12 +12,15 @@ pub struct TargetGroup {
     pub members: Vec<String>,
     /// What it has committed, by topic and partition.
     pub committed: BTreeMap<(String, i32), i64>,
+    /// The user may not commit for it.
+    pub denied: bool,
 }
 
 /// Everything that forbids to commit what is planned.
 ///
 /// | the group on the target | |
 /// |---|---|
+/// | may not be read by this user | refused: Kafka would not take the offsets |
 /// | has members | refused: they would go on from where they are, and Kafka does not take the offsets |
 /// | has committed another offset for a restored partition | refused: somebody has read there, or will |
 /// | has committed the planned offset | fine: an earlier run of this restore did that |
@@ -28,6 +31,10 @@ pub fn check(plan: &GroupPlan, target: &BTreeMap<String, TargetGroup>) -> Vec<Re
     let mut refusals: Vec<Refusal> = plan.left_out.iter().filter_map(of_other_topic).collect();
     for (group, commits) in &plan.commits {
         let Some(found) = target.get(group) else { continue };
+        if found.denied {
+            refusals.push(Refusal::GroupNotPermitted { group: group.clone() });
+            continue;
+        }
         if !found.members.is_empty() {
             refusals.push(Refusal::GroupActive { group: group.clone(), members: found.members.clone() });
             continue;
@@ -89,7 +96,7 @@ mod tests {
     fn target(members: &[&str], committed: &[(&str, i32, i64)]) -> BTreeMap<String, TargetGroup> {
         let members = members.iter().map(|member| (*member).to_owned()).collect();
         let committed = committed.iter().map(|(topic, p, offset)| (((*topic).to_owned(), *p), *offset)).collect();
-        BTreeMap::from([("g".to_owned(), TargetGroup { members, committed })])
+        BTreeMap::from([("g".to_owned(), TargetGroup { members, committed, denied: false })])
     }
 
     fn elsewhere(topic: &str, partition: i32, found: i64, planned: i64, partitions: usize) -> Refusal {
@@ -111,6 +118,10 @@ mod tests {
     #[case::active(
         target(&["m"], &[("a", 0, 10)]),
         vec![Refusal::GroupActive { group: "g".to_owned(), members: vec!["m".to_owned()] }]
+    )]
+    #[case::denied(
+        BTreeMap::from([("g".to_owned(), TargetGroup { denied: true, ..TargetGroup::default() })]),
+        vec![Refusal::GroupNotPermitted { group: "g".to_owned() }]
     )]
     #[case::elsewhere(target(&[], &[("a", 0, 10), ("a", 1, 0)]), vec![elsewhere("a", 1, 0, 20, 1)])]
     #[case::elsewhere_in_all(

@@ -214,6 +214,15 @@ pub enum Refusal {
         /// Its members, as people know them.
         members: Vec<String>,
     },
+    /// The user may not commit offsets for the group.
+    #[error(
+        "this user has no READ permission on consumer group {group}; grant it, or leave the group out with \
+         groups_exclude_regex"
+    )]
+    GroupNotPermitted {
+        /// The group.
+        group: String,
+    },
     /// The group stands elsewhere on the target.
     #[error(
         "consumer group {group} has committed offsets of {topic} on the target that are not the planned ones (partition \
@@ -259,7 +268,9 @@ impl Refusal {
             | Self::NoSuchPartition { .. }
             | Self::NothingMatched => Exit::NotFound,
             Self::BadObject { .. } => Exit::ProblemFound,
-            Self::NotPermitted { .. } | Self::CannotCreate { denied: true, .. } => Exit::Auth,
+            Self::NotPermitted { .. } | Self::GroupNotPermitted { .. } | Self::CannotCreate { denied: true, .. } => {
+                Exit::Auth
+            }
             _ => Exit::Failed,
         }
     }
