@@ -223,6 +223,7 @@ impl Bucket {
             run: meta.run.into(),
             next_offset: meta.next_offset,
             at_eof: meta.at_eof,
+            gap: !meta.gap.is_empty(),
             written_ms: entry.modified_ms,
         });
         Ok(((entry.key, entry.etag), facts))

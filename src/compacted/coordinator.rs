@@ -289,8 +289,6 @@ impl Coordinator {
 
     fn stop(&mut self, ctx: &Context<Self>) {
         self.follow = None;
-        // Nobody goes on with the run that has it.
-        self.report.over(&["gap"]);
         let lanes = self.lanes.take();
         let stop = async move {
             let stored = match lanes {
@@ -388,11 +386,6 @@ impl Coordinator {
         self.mark(ctx);
         self.ask_settings(ctx);
         if let Some(lanes) = &self.lanes {
-            if lanes.lost() {
-                let why = "Kafka deleted records before they were read: deleted keys may have survived in the snapshot; \
-                           start a turn (kafka-backup swap)";
-                self.report.trouble("gap", Some(why.to_owned()), false);
-            }
             let (addr, asked) = (ctx.address(), lanes.ask());
             ctx.spawn(
                 async move {

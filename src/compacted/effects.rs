@@ -1,19 +1,18 @@
 //! Requests of the machine, carried out: each ends in exactly one event, also when it fails.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
 
 use super::bucket::{Bucket, BucketError};
 use super::deletions::{Batch, Deletions};
 use super::lanes::LaneParts;
-use super::title::{Scan, title};
 use crate::config::Isolation;
 use crate::kafka::admin::{End, TIMEOUT};
 use crate::kafka::coordination::Coordination;
 use crate::kafka::{KafkaError, Kind, TopicPartition};
 use crate::model::compacted::look::SeenObject;
-use crate::model::compacted::record::{COMPACTED_FORMAT_VERSION, RunRecord, TermRecord};
+use crate::model::compacted::record::{COMPACTED_FORMAT_VERSION, RunRecord};
+use crate::model::compacted::title::{Scan, title, void};
 use crate::model::compacted::{Claim, Event, Message, MessageKey, Name, Now, Offsets, TermAnswer, look};
 use crate::pipeline::consumer::now_ms;
 use crate::pipeline::generation::recorded;
@@ -131,28 +130,15 @@ impl Hands {
     ) -> Result<Event, Trouble> {
         self.prove(state).await?;
         let unknown = |run: &Name| Trouble::Other(format!("the record of run {run} was not read"));
+        let record = |run: &Name| self.bucket.run(run).ok_or_else(|| unknown(run));
         let term = match claim {
             Claim::Title { run, started_ms, ended_ms, ends } => {
-                let record = self.bucket.run(&run).ok_or_else(|| unknown(&run))?;
+                let record = record(&run)?;
                 let objects = self.bucket.list_own().await?;
-                let scan = Scan { started_ms, ended_ms };
-                title(&record, number, scan, &ends, stored, &objects)
+                title(&record, number, Scan { started_ms, ended_ms }, &ends, stored, &objects)
                     .ok_or_else(|| Trouble::Other("the bucket does not hold what the lanes have stored".to_owned()))?
             }
-            Claim::Void { run } => TermRecord {
-                format_version: COMPACTED_FORMAT_VERSION,
-                term: number,
-                topic: self.parts.topic.clone(),
-                instance: self.instance.clone(),
-                run,
-                void: true,
-                created_ms: now_ms(),
-                scan_started_ms: 0,
-                scan_ended_ms: 0,
-                partitions: BTreeMap::new(),
-                objects: 0,
-                bytes: 0,
-            },
+            Claim::Void { run } => void(&record(&run)?, number, now_ms()),
         };
         Ok(Event::Term(self.bucket.create_term(&term).await))
     }

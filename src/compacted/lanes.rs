@@ -82,7 +82,7 @@ impl Lanes {
     }
 
     /// Kafka had deleted records before they could be read.
-    pub fn lost(&self) -> bool {
+    fn lost(&self) -> bool {
         self.lost.load(Ordering::Acquire)
     }
 
@@ -122,7 +122,8 @@ impl Lanes {
                 self.ends.insert(*partition, end);
             }
         }
-        Progress { run: self.record.run.clone(), partitions: self.reached.clone(), delete_retention_ms }
+        let (run, partitions, lost) = (self.record.run.clone(), self.reached.clone(), self.lost());
+        Progress { run, partitions, delete_retention_ms, lost }
     }
 
     /// Where the acknowledged objects of each partition end, as far as known.

@@ -20,7 +20,6 @@ mod effects;
 pub mod gauges;
 mod lanes;
 mod report;
-mod title;
 mod topic;
 
 use std::collections::BTreeMap;

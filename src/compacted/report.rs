@@ -151,6 +151,19 @@ impl Report {
                 );
                 self.trouble("snapshot", Some(why), false);
             }
+            Notice::RecordsLost { discarded } => {
+                metrics::error("compacted", "records_lost");
+                let (subject, then) = if *discarded {
+                    ("scan", "the scan begins again")
+                } else {
+                    ("snapshot", "the snapshot is tainted, and a successor is asked for")
+                };
+                let why = format!(
+                    "Kafka deleted records before they were read: keys that are gone, and old values, may have survived \
+                     in what was read before; {then}"
+                );
+                self.trouble(subject, Some(why), false);
+            }
             Notice::SuccessorTooSlow { term } => {
                 let why = format!(
                     "TERM {term} of the other instance did not catch up within partner_timeout; this one goes on"

@@ -10,7 +10,7 @@
 //! | an object of another run where ours goes on | wait until it was deleted (C1), never adopt it |
 //! | the list ends at S > hi | wait and ask again |
 //! | the list ends at S, lo <= S | S |
-//! | the list ends at S < lo | gap link [S, lo), then lo; the snapshot is tainted |
+//! | the list ends at S < lo | gap link [S, lo), then lo; the snapshot is tainted, unless nothing was read before |
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -24,7 +24,7 @@ use crate::model::chain::GenerationRecord;
 pub struct Run {
     /// The root of its lists: what the run's record says, in the form that lanes know.
     pub root: Arc<GenerationRecord>,
-    /// Kafka had deleted records before the run could read them.
+    /// Kafka had deleted records before the run could read them, behind others that it had read.
     pub lost: Arc<AtomicBool>,
 }
 
@@ -79,7 +79,10 @@ impl Resolver {
                 let why = format!("{partition}: the list in the bucket has just changed");
                 return Err(Unresolved::Later { why });
             }
-            run.lost.store(true, Ordering::Release);
+            // Where nothing was read before, nothing that was read can have become wrong.
+            if next > root.origin(partition.partition) {
+                run.lost.store(true, Ordering::Release);
+            }
             resolved.tail_start = Some(next);
             resolved.gap = asked.log.lo - next;
             resolved.position = asked.log.lo;

@@ -37,6 +37,10 @@ pub enum Hits {
     Method(&'static str),
     /// PUTs of objects with records (`.avro`).
     DataPuts,
+    /// Those of them that do not begin at offset 0.
+    LaterDataPuts,
+    /// PUTs of the records that say whose snapshot of a compacted topic is the newest.
+    TermPuts,
     /// Those for the lifecycle document of a bucket.
     Lifecycle,
 }
@@ -169,12 +173,16 @@ impl Shared {
 
     fn fault_for(&self, request: &Request) -> Fault {
         let (fault, hits) = *self.rule.lock().unwrap();
-        let data = request.target.split('?').next().is_some_and(|path| path.ends_with(".avro"));
+        let path = request.target.split('?').next().unwrap_or_default();
+        let (put, data) = (request.method == "PUT", path.ends_with(".avro"));
+        let first = path.ends_with(&format!("-{:020}.avro", 0));
         let hit = fault != Fault::Pass
             && match hits {
                 Hits::All => true,
                 Hits::Method(method) => request.method == method,
-                Hits::DataPuts => request.method == "PUT" && data,
+                Hits::DataPuts => put && data,
+                Hits::LaterDataPuts => put && data && !first,
+                Hits::TermPuts => put && path.contains("/TERM-"),
                 Hits::Lifecycle => request.is_lifecycle(),
             };
         if !hit {

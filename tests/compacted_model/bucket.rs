@@ -5,8 +5,9 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
 use kafka_backup::model::chain::RecordedIsolation;
-use kafka_backup::model::compacted::look::{ObjectFacts, Seen, SeenObject, list, newest};
+use kafka_backup::model::compacted::look::{ObjectFacts, Seen, SeenObject, newest};
 use kafka_backup::model::compacted::record::{COMPACTED_FORMAT_VERSION, RunRecord, TermRecord};
+use kafka_backup::model::compacted::title::{Scan, title, void};
 use kafka_backup::model::compacted::view::Owner;
 use kafka_backup::model::compacted::{Claim, Name, Offsets, View, look};
 
@@ -66,6 +67,7 @@ impl Bucket {
         };
         for ((of, partition, offset), object) in &self.objects {
             let facts = ObjectFacts {
+                gap: false,
                 run: object.run.clone(),
                 next_offset: object.next,
                 at_eof: object.at_eof,
@@ -93,34 +95,26 @@ impl Bucket {
         valid
     }
 
-    /// The record that is sent for a claim, made of the listing that the claim was decided by.
-    pub fn term(&self, number: u64, instance: &Name, claim: &Claim, now_ms: i64) -> TermRecord {
-        let mut term = TermRecord {
-            format_version: COMPACTED_FORMAT_VERSION,
-            term: number,
-            topic: "t".to_owned(),
-            instance: instance.clone(),
-            run: "".into(),
-            void: true,
-            created_ms: now_ms,
-            scan_started_ms: 0,
-            scan_ended_ms: 0,
-            partitions: BTreeMap::new(),
-            objects: 0,
-            bytes: 0,
-        };
+    /// The record that is sent for a claim, made of the listing that the claim was decided by; `None` when that does not
+    /// hold what the lanes have `stored`.
+    pub fn term(
+        &self,
+        number: u64,
+        instance: &Name,
+        claim: &Claim,
+        stored: &Offsets,
+        now_ms: i64,
+    ) -> Option<TermRecord> {
+        let seen = self.seen(Some(instance));
+        let (Claim::Void { run } | Claim::Title { run, .. }) = claim;
+        let record = seen.runs.values().find(|record| record.run == *run).expect("its run");
         match claim {
-            Claim::Void { run } => term.run = run.clone(),
-            Claim::Title { run, started_ms, ended_ms, ends } => {
-                let seen = self.seen(Some(instance));
-                let record = seen.runs.values().find(|record| record.run == *run).expect("its run");
+            Claim::Void { .. } => Some(void(record, number, now_ms)),
+            Claim::Title { started_ms, ended_ms, ends, .. } => {
                 let all = seen.objects.get(instance).map(Vec::as_slice).unwrap_or_default();
-                term.partitions = list(record, all, ends);
-                (term.run, term.void) = (run.clone(), false);
-                (term.scan_started_ms, term.scan_ended_ms) = (*started_ms, *ended_ms);
+                title(record, number, Scan { started_ms: *started_ms, ended_ms: *ended_ms }, ends, stored, all)
             }
         }
-        term
     }
 
     /// Creates the record of a run, or reads it when it exists.

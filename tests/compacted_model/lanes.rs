@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use kafka_backup::model::compacted::{Event, Name, Progress, Reached};
+use kafka_backup::model::compacted::{Event, Name, Offsets, Progress, Reached};
 
 use crate::bucket::Object;
 use crate::world::{Config, Flight, NEVER_MS, Request, TICK_MS, World};
@@ -12,6 +12,13 @@ use crate::world::{Config, Flight, NEVER_MS, Request, TICK_MS, World};
 pub struct Lanes {
     pub run: Name,
     pub lanes: Vec<Lane>,
+}
+
+impl Lanes {
+    /// Where the acknowledged objects of each partition end.
+    pub fn stored(&self) -> Offsets {
+        self.lanes.iter().enumerate().map(|(partition, lane)| (partition as i32, lane.stored)).collect()
+    }
 }
 
 /// One of them.
@@ -118,6 +125,7 @@ impl World {
             |lane: &Lane| Reached { stored: lane.stored, restorable: lane.restorable, seen_end_ms: lane.seen_end_ms };
         let retention = config.retention.map_or(NEVER_MS, |ticks| i64::from(ticks) * TICK_MS);
         let progress = Progress {
+            lost: false,
             run: run.clone(),
             partitions: lanes.iter().enumerate().map(|(p, lane)| (p as i32, reached(lane))).collect(),
             delete_retention_ms: Some(retention),

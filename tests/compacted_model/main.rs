@@ -1,5 +1,5 @@
-//! The turns of a compacted topic, checked: the very `step` and `look` that the coordinator runs, with two instances,
-//! Kafka and its log cleaner, the bucket, and everything that can go wrong between them.
+//! The turns of a compacted topic, checked: the very `step`, `look` and `title` that the coordinator runs, with two
+//! instances, Kafka and its log cleaner, the bucket, and everything that can go wrong between them.
 //!
 //! What is in the model: records that supersede others and tombstones, a cleaner that runs at any moment and collects
 //! tombstones after `delete.retention.ms`; scans that read record by record; objects, TERMs and DELETEs that arrive late,

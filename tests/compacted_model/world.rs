@@ -434,8 +434,12 @@ impl World {
                 Done::Answer(Event::RunCreated { run: record.run.clone(), started_ms: record.started_ms })
             }
             Effect::CreateTerm { number: term, claim } => {
-                let record = Boxed(Arc::new(self.bucket.term(term, &instance, &claim, now_ms)));
-                self.send(number, Request::Term(record), config.slow_records)
+                let lanes = self.processes[i].lanes.as_ref();
+                let stored = lanes.map(Lanes::stored).unwrap_or_default();
+                match self.bucket.term(term, &instance, &claim, &stored, now_ms) {
+                    Some(record) => self.send(number, Request::Term(Boxed(Arc::new(record))), config.slow_records),
+                    None => Done::Answer(Event::Failed),
+                }
             }
             Effect::Delete { keep, .. } => {
                 let goes = |(place, object): &(&Place, &Arc<Object>)| {
@@ -454,8 +458,7 @@ impl World {
             }
             Effect::Stop => {
                 let lanes = self.processes[i].lanes.take();
-                let lanes = lanes.iter().flat_map(|lanes| lanes.lanes.iter().enumerate());
-                Done::Answer(Event::Stopped { stored: lanes.map(|(p, lane)| (p as i32, lane.stored)).collect() })
+                Done::Answer(Event::Stopped { stored: lanes.as_ref().map(Lanes::stored).unwrap_or_default() })
             }
             Effect::Publish(_) if fenced => Done::Nothing,
             Effect::Publish(message) => {

@@ -15,7 +15,7 @@ use crate::common::stack::s3_endpoint;
 use crate::common::{SOON, beside_others, unique, wait_until};
 
 /// A topic that Kafka really compacts, within seconds.
-const COMPACTED: [(&str, &str); 6] = [
+pub(super) const COMPACTED: [(&str, &str); 6] = [
     ("cleanup.policy", "compact"),
     ("segment.bytes", "1048576"),
     ("segment.ms", "1000"),
@@ -25,29 +25,29 @@ const COMPACTED: [(&str, &str); 6] = [
 ];
 
 /// Two machines, one instance each, of one topic and one bucket.
-struct Two {
-    kafka: Kafka,
-    topic: String,
+pub(super) struct Two {
+    pub(super) kafka: Kafka,
+    pub(super) topic: String,
     coordination: String,
     /// Instance a, ACTIVATE.
-    a: Env,
+    pub(super) a: Env,
     /// Instance b, PASSIVATE.
-    b: Env,
+    pub(super) b: Env,
     /// The latest value of each key.
-    live: BTreeMap<String, String>,
+    pub(super) live: BTreeMap<String, String>,
     /// All that was ever written, in the order of each partition.
     log: Vec<Vec<(String, Option<String>)>>,
-    written: u64,
-    keys: u32,
+    pub(super) written: u64,
+    pub(super) keys: u32,
     /// Bytes of a value.
-    size: usize,
+    pub(super) size: usize,
 }
 
-const PARTITIONS: i32 = 2;
+pub(super) const PARTITIONS: i32 = 2;
 
 impl Two {
     /// Turns of `length_hours`.
-    fn new(what: &str, length_hours: &str, lines: &str) -> Self {
+    pub(super) fn new(what: &str, length_hours: &str, lines: &str) -> Self {
         Self::in_environment(what, length_hours, lines, Env::new)
     }
 
@@ -71,12 +71,12 @@ impl Two {
     }
 
     /// Writes to some of the keys; every seventh record deletes one.
-    fn write(&mut self, records: usize) {
+    pub(super) fn write(&mut self, records: usize) {
         let keys: Vec<_> = (0..records).map(|_| fastrand::u32(0..self.keys)).collect();
         self.write_to(&keys);
     }
 
-    fn write_to(&mut self, keys: &[u32]) {
+    pub(super) fn write_to(&mut self, keys: &[u32]) {
         let mut all = vec![Vec::new(); PARTITIONS as usize];
         for key in keys {
             let key = format!("key-{key}");
@@ -103,13 +103,13 @@ impl Two {
     }
 
     /// Waits until what is restored is what is live: the latest value of each key and no deleted one.
-    fn await_restored(&self) {
+    pub(super) fn await_restored(&self) {
         wait_until("the snapshot to be what is live", SOON, || self.restored() == self.live);
     }
 
     /// What is restored is, in each partition, what was live at one moment: after some record of its log, with every
     /// key that then had a value, and none that was deleted.
-    fn assert_snapshot(&self) {
+    pub(super) fn assert_snapshot(&self) {
         let restored = self.restored();
         for (partition, log) in self.log.iter().enumerate() {
             let found: BTreeMap<_, _> = restored.iter().filter(|(key, _)| partition_of(key) == partition).collect();
@@ -126,7 +126,7 @@ impl Two {
         }
     }
 
-    fn restored(&self) -> BTreeMap<String, String> {
+    pub(super) fn restored(&self) -> BTreeMap<String, String> {
         let target = unique("restored");
         self.a.restore(&format!("{}:{target}", self.topic), &[]).success();
         let mut found = BTreeMap::new();
@@ -154,11 +154,11 @@ fn value(number: u64, size: usize) -> String {
     format!("{number} ").chars().chain(random).take(size).collect()
 }
 
-fn term(daemon: &Daemon) -> f64 {
+pub(super) fn term(daemon: &Daemon) -> f64 {
     daemon.metric("kafka_backup_compacted_term", &[])
 }
 
-fn await_term(daemon: &Daemon, at_least: f64) {
+pub(super) fn await_term(daemon: &Daemon, at_least: f64) {
     wait_until(&format!("TERM {at_least}"), SOON, || term(daemon) >= at_least);
 }
 
@@ -362,6 +362,6 @@ fn a_sleeper_in_the_delete_loop_deletes_nothing_of_its_successor() {
     assert!(!(a.log() + &b.log()).contains("somebody deleted them"), "objects of a TERM were gone");
 }
 
-fn owns(daemon: &Daemon) -> bool {
+pub(super) fn owns(daemon: &Daemon) -> bool {
     daemon.metric("kafka_backup_compacted_status", &["status=\"ACTIVATE\""]) == 1.0
 }

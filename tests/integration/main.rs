@@ -10,6 +10,7 @@ mod adopted;
 mod check;
 mod compacted;
 mod compacted_operations;
+mod compacted_proofs;
 mod control;
 mod crash;
 mod faults;

@@ -104,7 +104,7 @@ mod tests {
 
     fn progress(of: &[Reached]) -> Progress {
         let partitions = of.iter().enumerate().map(|(number, reached)| (number as i32, *reached)).collect();
-        Progress { run: "r".into(), partitions, delete_retention_ms: Some(200) }
+        Progress { run: "r".into(), partitions, delete_retention_ms: Some(200), lost: false }
     }
 
     fn proved(stored: &[(i32, i64)]) -> OwnRun {
@@ -118,6 +118,7 @@ mod tests {
             objects: true,
             intact: false,
             stored: stored.iter().copied().collect(),
+            gap: false,
             restorable: Offsets::new(),
             seen_end_ms: None,
         }

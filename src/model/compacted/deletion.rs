@@ -72,6 +72,7 @@ mod tests {
             objects: true,
             intact: false,
             stored: Offsets::new(),
+            gap: false,
             restorable: Offsets::new(),
             seen_end_ms: None,
         };

@@ -74,6 +74,8 @@ pub struct Progress {
     pub partitions: BTreeMap<i32, Reached>,
     /// The smallest `delete.retention.ms` of the topic that was seen since the run began; `None` before it was read.
     pub delete_retention_ms: Option<i64>,
+    /// Kafka had deleted records before these lanes could read them.
+    pub lost: bool,
 }
 
 /// How far one partition is.
@@ -210,6 +212,11 @@ pub enum Notice {
         behind_ms: i64,
         /// Half of the smallest `delete.retention.ms`.
         limit_ms: i64,
+    },
+    /// Kafka deleted records before they were read: keys that are gone, and old values, may have survived.
+    RecordsLost {
+        /// It was a scan: its objects are deleted and it begins again. Otherwise the snapshot is tainted.
+        discarded: bool,
     },
     /// It asks the other to take over.
     WantsSuccessor,

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::record::{Pin, RunRecord, TermObject, TermPartition, TermRecord};
+use super::record::{Pin, RunRecord, TermObject, TermRecord};
 use super::settings::Name;
 use super::view::{Offsets, Own, OwnRun, Owner, View};
 
@@ -45,6 +45,8 @@ pub struct ObjectFacts {
     pub next_offset: i64,
     /// The end of the partition was seen directly behind it.
     pub at_eof: bool,
+    /// It stands for records that Kafka deleted before they were read.
+    pub gap: bool,
     /// When it was written, in milliseconds since 1970-01-01 UTC.
     pub written_ms: i64,
 }
@@ -97,7 +99,12 @@ fn objects<'a>(seen: &'a Seen, instance: &Name) -> &'a [SeenObject] {
 }
 
 /// The unbroken list of the objects of `run` in one partition, from the one that begins at `from` on.
-fn chain<'a>(all: &'a [SeenObject], run: &Name, partition: i32, from: i64) -> Vec<(&'a SeenObject, &'a ObjectFacts)> {
+pub(super) fn chain<'a>(
+    all: &'a [SeenObject],
+    run: &Name,
+    partition: i32,
+    from: i64,
+) -> Vec<(&'a SeenObject, &'a ObjectFacts)> {
     let of_run = |object: &&'a SeenObject| {
         object.partition == partition && object.facts.as_ref().is_some_and(|facts| facts.run == *run)
     };
@@ -133,10 +140,12 @@ fn own_run(seen: &Seen, record: &RunRecord, all: &[SeenObject], has_objects: boo
     let mut seen_end_ms = title.map(|term| term.scan_ended_ms);
     let partitions: BTreeSet<i32> =
         all.iter().map(|object| object.partition).chain(restorable.keys().copied()).collect();
-    let mut oldest = None;
+    let (mut oldest, mut gap) = (None, false);
     for number in partitions {
         let list = chain(all, &record.run, number, record.origin(number));
         stored.insert(number, list.last().map_or(record.origin(number), |(_, last)| last.next_offset));
+        // Where nothing was read before, nothing that was read can have become wrong.
+        gap |= list.iter().any(|(object, facts)| facts.gap && object.offset > record.origin(number));
         let at_eof = list.iter().rev().find(|(_, facts)| facts.at_eof).map(|(_, facts)| *facts);
         if let Some(facts) = at_eof {
             let end = restorable.entry(number).or_insert(facts.next_offset);
@@ -156,24 +165,8 @@ fn own_run(seen: &Seen, record: &RunRecord, all: &[SeenObject], has_objects: boo
         objects: has_objects,
         intact: title.is_some_and(|term| is_valid(term, &seen.objects)),
         stored,
+        gap,
         restorable,
         seen_end_ms,
     }
-}
-
-/// Lists what makes a run complete: of every partition in `ends` the unbroken list of objects below that offset.
-pub fn list(record: &RunRecord, all: &[SeenObject], ends: &Offsets) -> BTreeMap<i32, TermPartition> {
-    let partition = |(number, to): (&i32, &i64)| {
-        let from = record.origin(*number);
-        let list = chain(all, &record.run, *number, from);
-        let below = list.iter().take_while(|(_, facts)| facts.next_offset <= *to);
-        let objects = below.map(|(object, facts)| TermObject {
-            offset: object.offset,
-            next_offset: facts.next_offset,
-            size: object.size,
-            etag: object.etag.clone(),
-        });
-        (*number, TermPartition { from, to: from.max(*to), objects: objects.collect() })
-    };
-    ends.iter().map(partition).collect()
 }

@@ -3,19 +3,20 @@ use std::collections::BTreeMap;
 use proptest::prelude::*;
 use rstest::rstest;
 
-use super::look::{ObjectFacts, Seen, SeenObject, list, look, newest};
+use super::look::{ObjectFacts, Seen, SeenObject, look, newest};
 use super::record::{COMPACTED_FORMAT_VERSION, Pin, RunRecord, TermRecord};
 use super::settings::Name;
+use super::title::{self, Scan, title};
 use super::view::Offsets;
 use crate::model::chain::RecordedIsolation;
 
-fn object(run: &str, offset: i64, next_offset: i64, at_eof: bool) -> SeenObject {
-    let facts = ObjectFacts { run: run.into(), next_offset, at_eof, written_ms: next_offset * 10 };
+pub(super) fn object(run: &str, offset: i64, next_offset: i64, at_eof: bool) -> SeenObject {
+    let facts = ObjectFacts { run: run.into(), next_offset, at_eof, gap: false, written_ms: next_offset * 10 };
     let etag = format!("{run}-{offset}-{next_offset}").into();
     SeenObject { partition: 0, offset, size: 7, etag, facts: Some(facts) }
 }
 
-fn run(instance: &str, number: u64) -> RunRecord {
+pub(super) fn run(instance: &str, number: u64) -> RunRecord {
     RunRecord {
         format_version: COMPACTED_FORMAT_VERSION,
         number,
@@ -33,27 +34,16 @@ fn run(instance: &str, number: u64) -> RunRecord {
     }
 }
 
-/// A TERM of the run that is complete up to `to`, made of these objects.
+/// A TERM of the run that is complete up to `to`, made of those of these objects that end there or below.
 fn term(number: u64, of: &RunRecord, objects: &[SeenObject], to: i64) -> TermRecord {
-    let partitions = list(of, objects, &[(0, to)].into());
-    TermRecord {
-        format_version: COMPACTED_FORMAT_VERSION,
-        term: number,
-        topic: "t".to_owned(),
-        instance: of.instance.clone(),
-        run: of.run.clone(),
-        void: false,
-        created_ms: 5,
-        scan_started_ms: 1,
-        scan_ended_ms: 40,
-        objects: partitions.values().map(|partition| partition.objects.len() as u64).sum(),
-        bytes: 0,
-        partitions,
-    }
+    let ends = objects.iter().filter_map(|object| object.facts.as_ref()).map(|facts| facts.next_offset);
+    let stored = ends.filter(|end| *end <= to).max().unwrap_or(0);
+    let scan = Scan { started_ms: 1, ended_ms: 40 };
+    title(of, number, scan, &[(0, to)].into(), &[(0, stored)].into(), objects).expect("it is whole")
 }
 
 fn void(number: u64, of: &RunRecord) -> TermRecord {
-    TermRecord { void: true, partitions: BTreeMap::new(), ..term(number, of, &[], 0) }
+    title::void(of, number, 40)
 }
 
 /// TERM 1 of `a` and TERM 2 of `b`, both whole; `b` has gone on.
@@ -125,6 +115,19 @@ fn a_broken_list_is_not_intact_and_ends_at_the_hole() {
     of(&mut seen, "a").remove(0);
     let own = look(&seen, &"a".into()).own.run.expect("a run");
     assert_eq!((own.intact, own.objects, own.stored), (false, true, [(0, 0)].into()));
+}
+
+/// The list is [0, 4), [4, 6): a record of what was gone is told by what lies in front of it.
+#[rstest]
+#[case::none(9, false)]
+#[case::before_anything_was_read(0, false)]
+#[case::in_the_middle(4, true)]
+fn what_was_gone_before_it_was_read(#[case] at: i64, #[case] gap: bool) {
+    let mut seen = two();
+    for object in of(&mut seen, "a").iter_mut().filter(|object| object.offset == at) {
+        object.facts.as_mut().expect("facts").gap = true;
+    }
+    assert_eq!(look(&seen, &"a".into()).own.run.expect("a run").gap, gap);
 }
 
 #[test]

@@ -12,9 +12,10 @@
 //! | rule | what it says | where |
 //! |---|---|---|
 //! | C1 | deletion only when the highest valid TERM names the other instance | [`deletion::may_delete`] |
-//! | C2 | TERM N+1 is created once, by a complete scan | [`complete::complete`], [`Effect::CreateTerm`] |
+//! | C2 | TERM N+1 is created once, by a complete scan | [`complete::complete`], [`title::title`], [`Effect::CreateTerm`] |
 //! | | complete: the end of every partition was seen after the scan began, everything below is durable | [`complete::complete`] |
 //! | | tombstones: from the scan's begin to the end, and between two ends, less than half of `delete.retention.ms` | [`complete::too_late`] |
+//! | | gaps: no record was gone before it was read, behind others of the run | [`view::OwnRun::gap`], [`Progress::lost`] |
 //! | C3 | batches, each under C1 read again; no DELETE of an earlier run hits a later one | `phase::delete`, `Turn::deletes_may_come` |
 //! | C4 | the old owner waits for its successor, also after a restart | `phase::hand_over` |
 //! | C5 | silence by local receive time | `phase::is_partner_silent` |
@@ -39,6 +40,7 @@ pub mod state;
 mod step;
 #[cfg(test)]
 mod step_tests;
+pub mod title;
 pub mod view;
 pub mod wire;
 

@@ -8,7 +8,7 @@
 //! | Preparing | CATCHING_UP | its folder is empty and no DELETE is alive: creates the run | Scanning |
 //! | | | something lies in its folder | Clearing |
 //! | Scanning | CATCHING_UP | it is complete: creates the next TERM | Owning |
-//! | | | it was too slow, its run was voided, or the other took a TERM meanwhile | Clearing |
+//! | | | it was too slow, records were gone before it read them, its run was voided, or the other took a TERM meanwhile | Clearing |
 //! | Owning | ACTIVATE | another instance owns the highest valid TERM | HandingOver |
 //! | HandingOver | PASSIVATE | the successor's objects reach all that it has (F) | Clearing |
 //! | | | the successor's TERM is not valid any more and its own is again | Owning |
@@ -120,6 +120,7 @@ pub(super) fn begin_scan(turn: &mut Turn, why: WhyScan, run: Name, started_ms: i
     state.at_ends.clear();
     state.progress = None;
     state.too_late = None;
+    state.lost = false;
     state.tainted = false;
     state.term_may_come = false;
     state.blocked = false;
@@ -149,6 +150,7 @@ fn own_again(turn: &mut Turn, run: &OwnRun, term: u64, created_ms: i64, tainted:
     let said = state.before.take().filter(|before| before.run == run.run);
     state.swap |= said.as_ref().is_some_and(|before| before.wants_successor && before.term == term);
     state.tainted |= tainted;
+    state.lost |= run.gap;
     if state.progress.as_ref().is_none_or(|progress| progress.run != run.run) {
         // What its objects and its own last word tell of when it was at the ends.
         let known = run.seen_end_ms.max(said.and_then(|before| before.seen_end_ms));
@@ -247,7 +249,7 @@ fn scan(turn: &mut Turn, run: &Name, after_term: u64) {
             _ => {}
         }
     }
-    if is_too_slow(turn) {
+    if has_lost_records(turn, run) || is_too_slow(turn) {
         return begin_clearing(turn);
     }
     if turn.now.boot_ms < turn.state.deletes_die_at {
@@ -258,6 +260,16 @@ fn scan(turn: &mut Turn, run: &Name, after_term: u64) {
     }
     follow(turn, run);
     claim_when_complete(turn, |_, _| true);
+}
+
+/// A scan that lacks records behind others that it has read may hold what is gone: it is discarded and begins again.
+fn has_lost_records(turn: &mut Turn, run: &Name) -> bool {
+    let own = turn.state.view.as_ref().and_then(|view| view.own.run.as_ref());
+    let lost = turn.state.lost || own.is_some_and(|own| own.run == *run && own.gap);
+    if lost {
+        turn.tell(Notice::RecordsLost { discarded: true });
+    }
+    lost
 }
 
 /// The tombstone rule, for a scan: it is discarded and begins again, and the operator is told what would help.
@@ -271,16 +283,22 @@ fn is_too_slow(turn: &mut Turn) -> bool {
     }
 }
 
-/// The tombstone rule, for an owner: its snapshot is tainted, and it asks for a successor.
+/// The tombstone rule, for an owner, and what it says of records that were gone before they were read: its snapshot is
+/// tainted, and it asks for a successor.
 fn taint(turn: &mut Turn, term: Option<u64>) {
-    let Some(late) = turn.state.too_late.take() else {
-        return;
-    };
-    if !turn.state.settings.rules.keep(Rule::Tombstones) || turn.state.tainted {
+    let keep = turn.state.settings.rules.keep(Rule::Tombstones);
+    let late = turn.state.too_late.take().filter(|_| keep);
+    let lost = std::mem::take(&mut turn.state.lost);
+    if turn.state.tainted {
         return;
     }
+    let notice = match late {
+        _ if lost => Notice::RecordsLost { discarded: false },
+        Some(late) => Notice::Tainted { behind_ms: late.took_ms, limit_ms: late.limit_ms },
+        None => return,
+    };
     turn.state.tainted = true;
-    turn.tell(Notice::Tainted { behind_ms: late.took_ms, limit_ms: late.limit_ms });
+    turn.tell(notice);
     if let Some(number) = term {
         turn.effects.push(Effect::MarkTainted { number });
     }

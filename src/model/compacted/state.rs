@@ -45,6 +45,8 @@ pub struct State {
     pub(super) not_yet: bool,
     /// A partition was away from its end for longer than tombstones are certain to be kept.
     pub(super) too_late: Option<TooLate>,
+    /// Kafka deleted records before the lanes of the run could read them.
+    pub(super) lost: bool,
     /// The snapshot is tainted.
     pub(super) tainted: bool,
     /// What the operator was told and what still holds, so that it is told once.
@@ -151,6 +153,7 @@ impl State {
             swap: false,
             not_yet: false,
             too_late: None,
+            lost: false,
             tainted: false,
             told: Vec::new(),
         }

@@ -103,6 +103,7 @@ impl Turn {
         if state.too_late.is_none() {
             state.too_late = too_late(&state.at_ends, state.began_ms(), &progress, self.now.wall_ms);
         }
+        state.lost |= progress.lost;
         note_ends(&mut state.at_ends, &progress);
         state.progress = Some(progress);
     }

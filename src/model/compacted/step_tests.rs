@@ -48,6 +48,7 @@ fn run(titled: Option<u64>, voided: bool, objects: bool, stored: i64) -> Option<
         objects,
         intact,
         stored,
+        gap: false,
         restorable,
         seen_end_ms,
     })
@@ -73,7 +74,16 @@ fn started(view: View) -> (State, Vec<Effect>) {
 
 fn progress(stored: i64, restorable: Option<i64>, at_ms: i64) -> Event {
     let reached = Reached { stored, restorable, seen_end_ms: restorable.map(|_| at_ms) };
-    Event::Progress(Progress { run: "a1".into(), partitions: [(0, reached)].into(), delete_retention_ms: Some(2_000) })
+    let (run, partitions) = ("a1".into(), [(0, reached)].into());
+    Event::Progress(Progress { run, partitions, delete_retention_ms: Some(2_000), lost: false })
+}
+
+/// The same, and records were gone before they were read.
+fn with_loss(progress: Event) -> Event {
+    match progress {
+        Event::Progress(progress) => Event::Progress(Progress { lost: true, ..progress }),
+        other => other,
+    }
 }
 
 fn phase(state: &State) -> &'static str {
@@ -169,6 +179,37 @@ fn an_owner_that_was_too_far_behind_is_tainted() {
     assert!(effects.contains(&Effect::MarkTainted { number: 1 }), "{effects:?}");
     let told = says(&effects, |notice| *notice == Notice::Tainted { behind_ms: 1_001, limit_ms: 1_000 });
     assert!(told && state.is_tainted() && state.message().wants_successor, "{effects:?}");
+}
+
+/// Seen by the lanes; or, after a restart, in the bucket, when the process before died before it could mark the TERM.
+#[rstest]
+#[case::by_the_lanes(false, true)]
+#[case::in_the_bucket(true, false)]
+fn an_owner_that_lost_records_is_tainted(#[case] gap: bool, #[case] lost: bool) {
+    let run = run(Some(1), false, true, 5).map(|run| OwnRun { gap, ..run });
+    let (state, effects) = started(view(1, owner(1, "a", 5), run));
+    let now = progress(6, Some(6), 10);
+    let (state, later) = feed(state, [(Event::Failed, 1), (if lost { with_loss(now) } else { now }, 10)]);
+    let effects = [effects, later].concat();
+    assert!(effects.contains(&Effect::MarkTainted { number: 1 }), "{effects:?}");
+    assert!(says(&effects, |notice| *notice == Notice::RecordsLost { discarded: false }), "{effects:?}");
+    assert!(state.is_tainted() && state.message().wants_successor);
+    let (_, again) = step(state, with_loss(progress(7, Some(7), 20)), at(20));
+    assert!(!says(&again, |_| true) && !again.contains(&Effect::MarkTainted { number: 1 }), "once: {again:?}");
+}
+
+#[rstest]
+#[case::by_the_lanes(false, true)]
+#[case::in_the_bucket(true, false)]
+fn a_scan_that_lost_records_is_thrown_away(#[case] gap: bool, #[case] lost: bool) {
+    let run = run(None, false, true, 2).map(|run| OwnRun { gap, ..run });
+    let (state, first) = started(view(0, None, run));
+    let now = progress(3, Some(3), 10);
+    let (state, later) = feed(state, [(Event::Failed, 1), (if lost { with_loss(now) } else { now }, 10)]);
+    let effects = [first, later].concat();
+    assert!(says(&effects, |notice| *notice == Notice::RecordsLost { discarded: true }), "{effects:?}");
+    let titles = |effect: &Effect| matches!(effect, Effect::CreateTerm { claim: Claim::Title { .. }, .. });
+    assert!(phase(&state) == "clearing" && !effects.iter().any(titles), "{effects:?}");
 }
 
 #[test]

@@ -82,6 +82,8 @@ pub struct OwnRun {
     pub intact: bool,
     /// Where the unbroken list of its objects ends; where it begins, for a partition without objects.
     pub stored: Offsets,
+    /// Records were gone before the run could read them, behind others that it had read.
+    pub gap: bool,
     /// Up to where it can be restored: the end of the last object in that list that is flagged `at-eof`, at least what
     /// its highest TERM says; per partition that has either.
     pub restorable: Offsets,

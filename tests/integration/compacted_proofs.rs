@@ -1,0 +1,178 @@
+//! Compacted topics: what does not prove that a snapshot is complete leads to no deletion and to no TERM.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::common::env::Env;
+use crate::common::proxy::{Fault, Hits, Proxy};
+use crate::common::stack::s3_endpoint;
+use crate::common::{SOON, beside_others, wait_until};
+use crate::compacted::{COMPACTED, PARTITIONS, Two, await_term, owns, term};
+
+/// Turns that would come once a day; whose partner is looked after often.
+fn two(what: &str, lines: &str) -> Two {
+    Two::new(what, "24", &format!("partner_timeout = \"60s\"\n{lines}"))
+}
+
+fn swap(env: &Env, job: &str) {
+    wait_until("a turn to be started by hand", SOON, || env.tell(&["swap", job]).code() == 0);
+}
+
+/// The objects of an instance.
+fn folder(two: &Two, instance: &str) -> BTreeSet<String> {
+    let prefix = format!("{}/{instance}/", two.topic);
+    two.a.bucket.list(&prefix).into_iter().map(|object| object.key).collect()
+}
+
+/// What the topic holds now.
+fn live(two: &Two) -> BTreeMap<String, String> {
+    let mut live = BTreeMap::new();
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+    for record in (0..PARTITIONS).flat_map(|partition| two.kafka.read(&two.topic, partition)) {
+        let key = text(record.key.expect("a key"));
+        match record.value {
+            Some(value) => _ = live.insert(key, text(value)),
+            None => _ = live.remove(&key),
+        }
+    }
+    live
+}
+
+/// An instance has read everything and says so, but its TERM does not come to be: the other one goes on as if nothing
+/// was said.
+#[test]
+fn the_word_of_the_other_instance_deletes_nothing() {
+    let _turn = beside_others();
+    let before_b = Proxy::start(s3_endpoint());
+    let mut two = two("word", "");
+    two.b = two.b.storage_behind(&before_b);
+    two.write(300);
+    let a = two.a.daemon().ready();
+    await_term(&a, 1.0);
+    two.await_restored();
+    let of_a = folder(&two, "a");
+
+    before_b.set(Fault::Status(503), Hits::TermPuts);
+    let b = two.b.daemon().ready();
+    swap(&two.b, "pair-b");
+    // Before each attempt it has said on the coordination topic that it is complete.
+    wait_until("b to try to take over", SOON, || before_b.hit() >= 4);
+    two.write(100);
+    two.await_restored();
+    assert!(owns(&a) && term(&b) == 1.0);
+    assert!(folder(&two, "a").is_superset(&of_a), "the only complete snapshot has lost objects");
+    assert!(!a.log().contains("objects deleted"), "nothing of a may be deleted");
+
+    before_b.set(Fault::Pass, Hits::All);
+    await_term(&b, 2.0);
+    wait_until("a to clear its folder", SOON, || folder(&two, "a").is_empty());
+    two.await_restored();
+}
+
+/// The record that proves that the other instance is complete is destroyed by hand, at the moment the old owner wants to
+/// delete: its own snapshot is the newest again.
+#[test]
+fn a_term_that_was_destroyed_is_no_proof() {
+    let _turn = beside_others();
+    let before_a = Proxy::start(s3_endpoint());
+    let mut two = two("destroyed", "");
+    two.a = two.a.storage_behind(&before_a);
+    two.write(300);
+    let a = two.a.daemon().ready();
+    await_term(&a, 1.0);
+    two.await_restored();
+    let of_a = folder(&two, "a");
+
+    before_a.set(Fault::Status(503), Hits::Method("DELETE"));
+    let b = two.b.daemon().ready();
+    swap(&two.b, "pair-b");
+    wait_until("a to want to delete", SOON, || before_a.hit() > 0);
+    two.a.bucket.delete(&format!("_kafka_backup/compacted/{}/TERM-2.json", two.topic));
+    wait_until("a to own the snapshot again", SOON, || owns(&a));
+    before_a.set(Fault::Pass, Hits::All);
+    wait_until("b to clear its folder", SOON, || folder(&two, "b").is_empty());
+    assert!(folder(&two, "a").is_superset(&of_a), "the only complete snapshot has lost objects");
+    two.write(100);
+    two.await_restored();
+    assert!(owns(&a) && !owns(&b));
+}
+
+/// A scan has read as far as the owner had announced, and not to the end. Kafka has cleaned away what the owner had read
+/// of each key: what the scan has so far was never the state of the topic.
+#[test]
+fn a_scan_that_has_not_seen_the_end_is_no_snapshot() {
+    let _turn = beside_others();
+    let before_b = Proxy::start(s3_endpoint());
+    let mut two = two("end", "flush_bytes = \"64KiB\"\n");
+    two.b = two.b.storage_behind(&before_b);
+    // A scan of this test may be slow.
+    let slow = COMPACTED.map(|(key, value)| (key, if key == "delete.retention.ms" { "3600000" } else { value }));
+    two.kafka.configure(&two.topic, &slow);
+    (two.keys, two.size) = (200, 3_000);
+    let all: Vec<u32> = (0..two.keys).collect();
+    two.write_to(&all);
+    let a = two.a.daemon().ready();
+    await_term(&a, 1.0);
+    two.await_restored();
+    a.kill();
+    let announced: Vec<i64> = (0..PARTITIONS).map(|partition| two.kafka.end(&two.topic, partition)).collect();
+    let old = two.written;
+    wait_until("the old values to be cleaned away", SOON, || {
+        two.write_to(&all); // Kafka cleans segments that are full
+        let number = |value: &[u8]| -> u64 {
+            String::from_utf8_lossy(value).split(' ').next().unwrap_or_default().parse().expect("a number")
+        };
+        let all = (0..PARTITIONS).flat_map(|partition| two.kafka.read(&two.topic, partition));
+        all.filter_map(|record| record.value).all(|value| number(&value) > old)
+    });
+
+    // Only the first object of each partition is stored.
+    before_b.set(Fault::Status(503), Hits::LaterDataPuts);
+    let b = two.b.daemon().ready();
+    swap(&two.b, "pair-b");
+    wait_until("b to have stored the first objects", SOON, || {
+        folder(&two, "b").len() == PARTITIONS as usize && before_b.hit() >= 2
+    });
+    for (key, announced) in folder(&two, "b").iter().zip(&announced) {
+        let next: i64 = two.b.bucket.metadata(key)["next-offset"].parse().unwrap();
+        assert!(next >= *announced, "{key} ends at {next}, below what was announced: {announced}");
+    }
+    let looks = before_b.seen("GET");
+    wait_until("b to look at the bucket again", SOON, || before_b.seen("GET") >= looks + 20);
+    two.assert_snapshot();
+    assert_eq!(term(&b), 1.0, "nothing has been complete since");
+
+    before_b.set(Fault::Pass, Hits::All);
+    await_term(&b, 2.0);
+    assert_eq!(live(&two), two.live);
+    two.await_restored();
+}
+
+/// Records vanish from the topic while the owner is asleep: what it has read of their keys may be wrong, so it marks its
+/// snapshot and asks the other instance for another one.
+#[test]
+fn an_owner_that_lost_records_asks_for_a_successor() {
+    let _turn = beside_others();
+    let mut two = two("gap", "");
+    two.write(300);
+    let (a, b) = (two.a.daemon().ready(), two.b.daemon().ready());
+    await_term(&a, 1.0);
+    two.await_restored();
+    a.freeze();
+    // The first ones may be on their way to it.
+    two.write(100);
+    two.write(300);
+    let gone = two.kafka.end(&two.topic, 0);
+    two.write(100);
+    // Kafka deletes no records of a topic that is only compacted.
+    two.kafka.configure(&two.topic, &[("cleanup.policy", "compact,delete")]);
+    two.kafka.delete_records(&two.topic, 0, gone);
+    two.kafka.configure(&two.topic, &[("cleanup.policy", "compact")]);
+    two.live = live(&two);
+    a.thaw();
+    a.await_log("Kafka deleted records before they were read");
+    await_term(&b, 2.0);
+    wait_until("what is left to be restored", SOON, || two.restored() == two.live);
+    let marked = two.a.bucket.list(&format!("_kafka_backup/compacted/{}/TERM-1.tainted", two.topic));
+    assert_eq!(marked.len(), 1, "the snapshot is marked");
+    wait_until("a to clear its folder", SOON, || folder(&two, "a").is_empty());
+}
