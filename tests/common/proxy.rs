@@ -49,6 +49,7 @@ struct Shared {
     upstream: SocketAddr,
     rule: Mutex<(Fault, Hits)>,
     seen: Mutex<BTreeMap<String, u64>>,
+    listed: Mutex<Vec<String>>,
     hit: Mutex<u64>,
     /// The lifecycle document, where the proxy keeps it itself.
     kept: Mutex<Option<Option<String>>>,
@@ -71,6 +72,7 @@ impl Proxy {
             upstream,
             rule: Mutex::new((Fault::Pass, Hits::All)),
             seen: Mutex::default(),
+            listed: Mutex::default(),
             hit: Mutex::default(),
             kept: Mutex::default(),
             closed: AtomicBool::new(false),
@@ -118,6 +120,11 @@ impl Proxy {
     pub fn seen(&self, method: &str) -> u64 {
         self.shared.seen.lock().unwrap().get(method).copied().unwrap_or_default()
     }
+
+    /// The targets of all requests for names since the start.
+    pub fn listed(&self) -> Vec<String> {
+        self.shared.listed.lock().unwrap().clone()
+    }
 }
 
 impl Drop for Proxy {
@@ -147,6 +154,9 @@ impl Shared {
     fn serve_request(&self, client: &TcpStream) -> io::Result<()> {
         let Some(request) = Request::read(&mut BufReader::new(client))? else { return Ok(()) };
         *self.seen.lock().unwrap().entry(request.method.clone()).or_default() += 1;
+        if request.target.contains("list-type=2") {
+            self.listed.lock().unwrap().push(request.target.clone());
+        }
         match self.fault_for(&request) {
             Fault::Pass if self.keeps(&request) => self.answer_lifecycle(&request, client),
             Fault::Pass => self.forward(&request, client),

@@ -187,6 +187,18 @@ impl Bucket {
         block_on(self.client.put_object(request)).unwrap_or_else(|e| panic!("put {key}: {e}"));
     }
 
+    /// Writes many objects with the same content, some at a time.
+    pub fn put_many(&self, keys: impl Iterator<Item = String>, content: &'static [u8]) {
+        let put = |key: String| {
+            let body = Some(content.to_vec().into());
+            let request = PutObjectRequest { bucket: self.name.clone(), key, body, ..Default::default() };
+            let client = self.client.clone();
+            async move { client.put_object(request).await.map(drop) }
+        };
+        let all = futures_util::stream::iter(keys.map(|key| Ok(put(key))));
+        block_on(all.try_buffer_unordered(16).try_collect::<Vec<()>>()).unwrap_or_else(|e| panic!("put: {e}"));
+    }
+
     /// Deletes an object.
     pub fn delete(&self, key: &str) {
         let request = DeleteObjectRequest { bucket: self.name.clone(), key: key.to_owned(), ..Default::default() };

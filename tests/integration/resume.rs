@@ -6,12 +6,13 @@ use std::fs;
 use rstest::rstest;
 
 use crate::common::avro_reader;
-use crate::common::check::{assert_backed_up, assert_untouched, await_caught_up, await_covered, stored};
+use crate::common::check::{assert_backed_up, assert_untouched, await_caught_up, await_covered, covered, stored};
 use crate::common::env::Env;
 use crate::common::kafka::Kafka;
+use crate::common::proxy::Proxy;
 use crate::common::record::{assert_same, numbered};
 use crate::common::s3::Bucket;
-use crate::common::stack::{Cluster, kafka_tool};
+use crate::common::stack::{self, Cluster, kafka_tool};
 use crate::common::{beside_others, unique, wait_until};
 
 /// A topic of one partition with 100 records, backed up in objects of 30.
@@ -252,4 +253,41 @@ fn a_topic_that_does_not_exist_is_an_error() {
     let output = env.try_back_up("nowhere");
     assert_ne!(output.code(), 0);
     assert!(output.stderr.contains(&name), "{}", output.stderr);
+}
+
+/// The end of a long list is found without the local state in few requests, which hardly depend on its length.
+/// `OBJECTS=100000` makes it that long.
+#[test]
+fn the_end_of_a_long_list_is_found_in_few_requests() {
+    let _turn = beside_others();
+    let objects = std::env::var("OBJECTS").ok().and_then(|text| text.parse().ok()).unwrap_or(3_000);
+    let kafka = Kafka::shared();
+    let topic = kafka.topic("long", 1, &[]);
+    let proxy = Proxy::start(stack::s3_endpoint());
+    let env = Env::new().storage_behind(&proxy).job("long", &[&topic], "");
+    kafka.produce(&topic, 0, &numbered(0..1, 10));
+    env.back_up("long");
+    // One record an object, all but the last one without content: nobody looks at those.
+    kafka.produce(&topic, 0, &numbered(1..objects + 10, 10));
+    let first = env.bucket.list(&format!("{topic}/0/")).remove(0).key;
+    let name = |offset: i64| first.replace(&format!("{:020}", 0), &format!("{offset:020}"));
+    env.bucket.put_many((1..objects - 1).map(name), b"");
+    let mut metadata = env.bucket.metadata(&first);
+    for (key, value) in &mut metadata {
+        match key.as_str() {
+            "range-start" | "first-offset" | "last-offset" => *value = (objects - 1).to_string(),
+            "next-offset" => *value = objects.to_string(),
+            _ => {}
+        }
+    }
+    env.bucket.put_with(&name(objects - 1), b"", &metadata);
+
+    let before = proxy.listed().len();
+    let summary = env.kafka_backup_named("b", &["run", "long", "--until-caught-up", "--json"]).success();
+    let folder = format!("{topic}%2F0%2F");
+    let pages = proxy.listed()[before..].iter().filter(|target| target.contains(&folder)).count();
+    println!("{objects} objects: {pages} pages of names, the run took {} s", summary["seconds"]);
+    assert_eq!(summary["records"], 10, "it goes on behind the last one");
+    assert_eq!(covered(&env.bucket, &format!("{topic}/0/")), objects + 10);
+    assert!((1..=20).contains(&pages), "{pages} pages");
 }
