@@ -2,6 +2,7 @@
 
 pub mod backoff;
 pub mod cli;
+pub mod clock;
 pub mod compacted;
 pub mod config;
 pub mod control;

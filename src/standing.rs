@@ -6,7 +6,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use serde::{Deserialize, Serialize};
 
-use crate::pipeline::consumer::now_ms;
+use crate::clock::now_ms;
 
 /// The configuration of a process, as it stands.
 #[derive(Debug)]

@@ -4,7 +4,6 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, MutexGuard, PoisonError};
-use std::time::Duration;
 
 use futures_util::{StreamExt, TryStreamExt, stream};
 use serde::Deserialize;
@@ -15,11 +14,9 @@ use crate::model::compacted::record::{self, Pin, Record, RecordName, RunRecord, 
 use crate::model::compacted::{Name, TermAnswer};
 use crate::model::key;
 use crate::model::object::{Metadata, ObjectMeta};
-use crate::storage::retry::retry;
+use crate::storage::retry::{PATIENCE, retry};
 use crate::storage::{Body, Create, Entry, Store, StoreError};
 
-/// How long one request is repeated before the look fails; the next one comes soon.
-const PATIENCE: Duration = Duration::from_secs(20);
 /// Keys of one listing request, the most S3 gives.
 const PAGE: usize = 1000;
 /// Objects asked for their facts, or deleted, at the same time.

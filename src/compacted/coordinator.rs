@@ -15,6 +15,7 @@ use super::effects::{Hands, Trouble, now, term_text};
 use super::lanes::{LaneParts, Lanes};
 use super::report::Report;
 use super::topic;
+use crate::clock::now_ms;
 use crate::config::CompactedJob;
 use crate::kafka::Kind;
 use crate::kafka::admin::TIMEOUT;
@@ -23,7 +24,6 @@ use crate::model::compacted::record::{COMPACTED_FORMAT_VERSION, TaintMark};
 use crate::model::compacted::{
     Effect, Event, Message as Said, MessageKey, Name, Offsets, Phase, Settings, State, Status, step,
 };
-use crate::pipeline::consumer::now_ms;
 use crate::pipeline::job::run::HowFar;
 use crate::pipeline::job::{Drain, Leave};
 

@@ -6,6 +6,7 @@ use std::time::Instant;
 use super::bucket::{Bucket, BucketError};
 use super::deletions::{Batch, Deletions};
 use super::lanes::LaneParts;
+use crate::clock::{boot_time, now_ms};
 use crate::config::Isolation;
 use crate::kafka::admin::{End, TIMEOUT};
 use crate::kafka::coordination::Coordination;
@@ -14,9 +15,7 @@ use crate::model::compacted::look::SeenObject;
 use crate::model::compacted::record::{COMPACTED_FORMAT_VERSION, RunRecord};
 use crate::model::compacted::title::{Scan, title, void};
 use crate::model::compacted::{Claim, Event, Message, MessageKey, Name, Now, Offsets, TermAnswer, look};
-use crate::pipeline::consumer::now_ms;
 use crate::pipeline::generation::recorded;
-use crate::pipeline::open_object::boot_time;
 use crate::pipeline::topics::Sight;
 
 /// Objects deleted at most under one proof: the next batch looks again.

@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
+use crate::clock::now_ms;
 use crate::metrics;
 use crate::model::compacted::deletion::Refused;
 use crate::model::compacted::{Notice, Phase, State, Status, WhyScan};
-use crate::pipeline::consumer::now_ms;
 use crate::pipeline::shown::TurnStatus;
 use crate::pipeline::status::JobStatus;
 

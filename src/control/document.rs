@@ -6,8 +6,8 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::clock::now_ms;
 use crate::model::standing::Safety;
-use crate::pipeline::consumer::now_ms;
 use crate::pipeline::shown::JobRetention;
 use crate::pipeline::shown::TurnStatus;
 use crate::pipeline::status::{JobState, JobStatus, PartitionStatus, Paused, Problem};

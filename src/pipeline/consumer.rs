@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use actix::prelude::*;
 use tokio::sync::Semaphore;
@@ -17,6 +17,7 @@ use super::lane::{Lane, LaneGuard, LaneNews};
 use super::message::{Barrier, Records, Requeue, Wake};
 use super::pool::BatchPool;
 use super::rate::RateLimit;
+use crate::clock::now_ms;
 use crate::kafka::queue::{PartitionQueue, QueueError};
 
 /// Record content in one batch, unless a single record is larger.
@@ -197,11 +198,6 @@ impl Consumer {
         let lane = self.lane.clone();
         self.encoder.do_send(Barrier { read_on: false, done: Box::new(move || lane.report(LaneNews::CaughtUp)) });
     }
-}
-
-/// Milliseconds since 1970-01-01 UTC.
-pub fn now_ms() -> i64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_millis() as i64)
 }
 
 impl Actor for Consumer {

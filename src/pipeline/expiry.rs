@@ -1,17 +1,13 @@
 //! What may have expired in a bucket: the retention record of a topic, and how long a day is.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use crate::model::key;
 use crate::model::lifecycle::DAY_MS;
 use crate::model::lifecycle::record::{RecordError, RetentionRecord};
 use crate::model::object::Metadata;
-use crate::storage::retry::retry;
+use crate::storage::retry::{PATIENCE, retry};
 use crate::storage::{Body, Store, StoreError};
-
-/// How long one request is repeated.
-const PATIENCE: Duration = Duration::from_secs(20);
 
 /// How long a day of retention is, in milliseconds. Only tests have other days.
 pub fn day_ms() -> i64 {

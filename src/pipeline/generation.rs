@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::Mutex;
 
-use super::consumer::now_ms;
 use super::resolve::{Resolver, Unresolved};
+use crate::clock::now_ms;
 use crate::config::{Isolation, Start};
 use crate::kafka::TopicPartition;
 use crate::kafka::admin::End;
@@ -15,11 +15,8 @@ use crate::model::chain::{GENERATION_FORMAT_VERSION, GenerationRecord, RecordedI
 use crate::model::key;
 use crate::model::object::Metadata;
 use crate::model::resume::NewGeneration;
-use crate::storage::retry::retry;
+use crate::storage::retry::{PATIENCE, retry};
 use crate::storage::{Body, Create, Store, StoreError};
-
-/// How long reads of records are repeated before the partition is put off.
-const PATIENCE: Duration = Duration::from_secs(20);
 
 /// An isolation level as a generation record has it.
 pub fn recorded(isolation: Isolation) -> RecordedIsolation {

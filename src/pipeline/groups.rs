@@ -14,7 +14,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::clusters::{GroupAnswer, SharedCluster};
-use super::consumer::now_ms;
+use crate::clock::now_ms;
 use crate::config::Job;
 use crate::kafka::admin::TIMEOUT;
 use crate::kafka::groups::{GroupOffsets, OffsetsOfGroup};
@@ -22,11 +22,8 @@ use crate::kafka::{KafkaError, Kind, TopicPartition};
 use crate::model::chain::GenerationRecord;
 use crate::model::groups::snapshot::{Committed, Decision, Identity, Observation, Snapshot, decide};
 use crate::model::key;
-use crate::storage::retry::retry;
+use crate::storage::retry::{PATIENCE, retry};
 use crate::storage::{Body, Metadata, Store};
-
-/// How long a call to the store is repeated; then the next round tries again.
-const PATIENCE: Duration = Duration::from_secs(20);
 
 /// How long the saved document is believed to be what was read or written last.
 const READ_EVERY: Duration = Duration::from_secs(600);

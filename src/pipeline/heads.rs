@@ -2,20 +2,16 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Duration;
 
-use super::consumer::now_ms;
 use super::expiry::day_ms;
 use super::lane::Progress;
+use crate::clock::now_ms;
 use crate::kafka::TopicPartition;
 use crate::model::key;
 use crate::model::lifecycle::head::{HEAD_FORMAT_VERSION, HeadRecord, is_due};
 use crate::model::object::Metadata;
-use crate::storage::retry::retry;
+use crate::storage::retry::{PATIENCE, retry};
 use crate::storage::{Body, Store, StoreError};
-
-/// How long one request is repeated.
-const PATIENCE: Duration = Duration::from_secs(20);
 
 /// The head records that are known to be in the store.
 #[derive(Debug, Default)]

@@ -22,7 +22,7 @@ use crate::model::avro::{MAX_HEADER_BYTES, read_header};
 use crate::model::chain::GenerationRecord;
 use crate::model::key::PartitionPath;
 use crate::model::object::{Metadata, ObjectMeta};
-use crate::storage::retry::retry;
+use crate::storage::retry::{PATIENCE, retry};
 use crate::storage::{Body, Create, Piece, Store, StoreError};
 
 const EXTENSION: &str = "closed";
@@ -30,8 +30,6 @@ const EXTENSION: &str = "closed";
 const UNFINISHED: &str = "part";
 /// The partition went to another process long ago, or its generation is over.
 const FORGOTTEN: Duration = Duration::from_secs(7 * 86_400);
-/// How long storing one is repeated before the partition is put off.
-const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A closed object on disk. Stays when dropped.
 #[derive(Debug)]

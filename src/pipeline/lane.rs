@@ -233,7 +233,7 @@ impl Progress {
             records_read: AtomicU64::new(0),
             records_durable: AtomicU64::new(0),
             newest_timestamp: AtomicI64::new(-1),
-            moved_ms: AtomicI64::new(super::consumer::now_ms()),
+            moved_ms: AtomicI64::new(crate::clock::now_ms()),
             durable_ms: AtomicI64::new(0),
             encoding: AtomicI64::new(position),
             end: AtomicI64::new(-1),
@@ -257,7 +257,7 @@ impl Progress {
         }
         self.durable_next.fetch_max(next, Ordering::AcqRel);
         self.records_durable.fetch_add(records, Ordering::AcqRel);
-        self.durable_ms.store(super::consumer::now_ms(), Ordering::Relaxed);
+        self.durable_ms.store(crate::clock::now_ms(), Ordering::Relaxed);
     }
 
     /// When its last object became durable, in milliseconds since 1970-01-01 UTC; `None` when it has sent none.

@@ -36,6 +36,7 @@ pub mod run;
 pub mod shown;
 pub mod spool;
 pub mod status;
+pub mod tail;
 pub mod topics;
 pub mod uploader;
 

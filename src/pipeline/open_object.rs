@@ -10,6 +10,7 @@ use sha2::{Digest, Sha256};
 
 use super::lane::Lane;
 use super::spool::{Spool, SpoolError, SpoolFile};
+use crate::clock::boot_time;
 use crate::model::avro::write_header;
 use crate::model::batch::Record;
 use crate::model::object::{Metadata, ObjectMeta};
@@ -53,12 +54,6 @@ pub struct ClosedObject {
     pub born: Duration,
     /// The spool file that `body` reads from.
     pub spool: Option<Arc<SpoolFile>>,
-}
-
-/// Time since boot, sleep included.
-pub fn boot_time() -> Duration {
-    let time = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
-    Duration::new(time.tv_sec.max(0) as u64, time.tv_nsec.clamp(0, 999_999_999) as u32)
 }
 
 impl OpenObject {

@@ -4,30 +4,30 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::consumer::now_ms;
 use super::generation::{Forks, Generations, recorded};
 use super::open_object::gap_link;
 use super::run::Run;
 use super::spool::Spool;
+use super::tail::Found;
 use super::topics::{Sight, TopicWatch};
-use super::{expiry, heads, kept};
+use super::{expiry, heads};
+use crate::clock::now_ms;
 use crate::config::{Isolation, Job, Lifecycle, OnRecreate, Retention};
 use crate::kafka::admin::{Cluster, End, TIMEOUT};
 use crate::kafka::{KafkaError, TopicPartition};
 use crate::metrics;
 use crate::model::chain::GenerationRecord;
-use crate::model::key::{self, PartitionPath};
+use crate::model::key::PartitionPath;
 use crate::model::object::ObjectMeta;
 use crate::model::resume::{Note, Refusal, Resume, Root, Seen, Tail, resume};
-use crate::model::tail::{PAGE, TailSearch};
 use crate::state::{self, State};
-use crate::storage::retry::retry;
+use crate::storage::retry::{PATIENCE, retry};
 use crate::storage::{Create, Store, StoreError};
 
-/// How long one request to the bucket is repeated before the partition is put off.
-const PATIENCE: Duration = Duration::from_secs(20);
 /// How long the group's coordinator is waited for: it only gives a hint.
 const GROUP_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a newer look at a topic is waited for.
+const SIGHT_TIMEOUT: Duration = Duration::from_secs(20);
 /// Decisions in a row that change the bucket (new generation, gap link) before something must be wrong.
 const MAX_STEPS: u32 = 8;
 
@@ -118,14 +118,6 @@ impl Unresolved {
             Self::Kafka(error) => !matches!(error.kind, crate::kafka::Kind::Auth | crate::kafka::Kind::Config),
         }
     }
-}
-
-/// The last object of a partition's list.
-#[derive(Debug, Clone)]
-pub(super) struct Found {
-    pub meta: ObjectMeta,
-    /// When it was written, in milliseconds since 1970-01-01 UTC.
-    pub written_ms: i64,
 }
 
 /// Where the list is said to end by something else than its objects.
@@ -393,120 +385,11 @@ impl Resolver {
         Ok(days.map(|days| i64::from(days).saturating_mul(expiry::day_ms())))
     }
 
-    fn hint(&self, partition: &TopicPartition, generation: &GenerationRecord) -> Option<state::Committed> {
+    pub(super) fn hint(&self, partition: &TopicPartition, generation: &GenerationRecord) -> Option<state::Committed> {
         let key = state::key(&self.state_url(), &partition.topic, partition.partition);
         let known = self.local.state.as_ref()?.get(&key)?;
         // A hint with another generation's uuid does not exist.
         (known.generation.to_string() == generation.uuid).then_some(known)
-    }
-
-    /// The last object of the partition: warm by the local hint (two requests), cold by a search.
-    pub(super) async fn find_tail(
-        &self,
-        partition: &TopicPartition,
-        generation: &GenerationRecord,
-        hi: i64,
-    ) -> Result<Option<Found>, Unresolved> {
-        let path = self.path(partition, generation);
-        let mut found = None;
-        if let Some(hint) = self.hint(partition, generation) {
-            found = self.look(&path, generation, hint.tail_start).await?;
-        }
-        if found.is_none()
-            && let Some(start) = self.search_tail(&path, generation.origin(partition.partition), hi).await?
-        {
-            found = self.look(&path, generation, start).await?;
-            if found.is_none() {
-                let why = format!("{partition}: the last object has just gone from the bucket");
-                return Err(Unresolved::Later { why });
-            }
-        }
-        // The list may have grown since: follow it to its end.
-        while let Some(last) = &found {
-            match self.look(&path, generation, last.meta.next_offset).await? {
-                Some(next) => found = Some(next),
-                None => break,
-            }
-        }
-        Ok(found)
-    }
-
-    /// The last object of the partition, with what waited on disk for its turn stored before.
-    async fn complete_tail(
-        &self,
-        partition: &TopicPartition,
-        generation: &GenerationRecord,
-        hi: i64,
-    ) -> Result<Option<Found>, Unresolved> {
-        let mut found = self.find_tail(partition, generation, hi).await?;
-        loop {
-            let end = found.as_ref().map_or(generation.origin(partition.partition), |f| f.meta.next_offset);
-            let stored = match &self.local.spool {
-                Some(spool) => kept::store_next(spool, &*self.store, &self.job.id, partition, generation, end).await?,
-                None => false,
-            };
-            if !stored {
-                return Ok(found);
-            }
-            found = match self.find_tail(partition, generation, hi).await? {
-                Some(longer) if longer.meta.next_offset > end => Some(longer),
-                found => return Ok(found),
-            };
-        }
-    }
-
-    async fn search_tail(&self, path: &PartitionPath, origin: i64, hi: i64) -> Result<Option<i64>, Unresolved> {
-        search_tail(&self.store, path, origin, hi).await
-    }
-
-    pub(super) async fn look(
-        &self,
-        path: &PartitionPath,
-        generation: &GenerationRecord,
-        offset: i64,
-    ) -> Result<Option<Found>, Unresolved> {
-        let key = path.object(offset);
-        let Some(head) = retry(PATIENCE, || self.store.head(&key)).await? else { return Ok(None) };
-        let foreign = |why: String| Unresolved::Foreign { key: key.clone(), why };
-        let meta = ObjectMeta::from_metadata(&head.metadata).map_err(|e| foreign(e.to_string()))?;
-        if meta.generation != generation.uuid {
-            return Err(foreign(format!("it belongs to generation {}", meta.generation)));
-        }
-        if meta.range_start != offset {
-            return Err(foreign(format!("its range starts at {}", meta.range_start)));
-        }
-        Ok(Some(Found { meta, written_ms: head.modified_ms }))
-    }
-
-    /// Where the list of a partition ends: its tail's next offset, or its origin.
-    pub(super) async fn end_of_list(
-        &self,
-        partition: &TopicPartition,
-        generation: &GenerationRecord,
-    ) -> Result<i64, Unresolved> {
-        let log = self.log_range(partition).await?;
-        let found = self.find_tail(partition, generation, log.hi).await?;
-        Ok(found.map_or(generation.origin(partition.partition), |f| f.meta.next_offset))
-    }
-
-    /// A generation that forked from another has no object of its own at first: the epoch of the parent's tail counts.
-    async fn parents_epoch(
-        &self,
-        partition: &TopicPartition,
-        generation: &GenerationRecord,
-        position: i64,
-        hi: i64,
-    ) -> Result<i32, Unresolved> {
-        let Some(parent) = generation.parent.filter(|_| generation.fork(partition.partition) == Some(position)) else {
-            return Ok(-1);
-        };
-        let path = PartitionPath::normal(&partition.topic, parent, partition.partition);
-        let Some(start) = self.search_tail(&path, 0, hi).await? else { return Ok(-1) };
-        let key = path.object(start);
-        let head = retry(PATIENCE, || self.store.head(&key)).await?;
-        let meta = head.and_then(|head| ObjectMeta::from_metadata(&head.metadata).ok());
-        // Only where the parent's list ends at the fork does its last epoch belong to the position.
-        Ok(meta.filter(|meta| meta.next_offset == position).map_or(-1, |meta| meta.leader_epoch))
     }
 
     /// Writes the gap link [from, to); `false` when somebody else appended first.
@@ -577,7 +460,7 @@ impl Resolver {
 
     /// The same, as seen after `moment`.
     pub(super) async fn topic_after(&self, topic: &str, moment: Instant) -> Result<(String, i32), Unresolved> {
-        let waited = tokio::time::timeout(PATIENCE, self.topics.sight_after(topic, moment)).await;
+        let waited = tokio::time::timeout(SIGHT_TIMEOUT, self.topics.sight_after(topic, moment)).await;
         match waited {
             Ok(Sight::There { id, partitions }) => Ok((id.unwrap_or_default(), partitions)),
             Ok(Sight::Gone) => Err(Unresolved::Later { why: format!("topic {topic} does not exist") }),
@@ -641,26 +524,4 @@ impl Resolver {
     pub async fn forget_generation(&self, topic: &str) {
         self.generations.forget(topic).await;
     }
-}
-
-/// The largest name of a list that begins at `origin`, of a partition whose log ends at `hi`; `None` where there is none.
-pub async fn search_tail(
-    store: &Arc<dyn Store>,
-    path: &PartitionPath,
-    origin: i64,
-    hi: i64,
-) -> Result<Option<i64>, Unresolved> {
-    let mut search = TailSearch::new(origin, hi);
-    let folder = path.folder();
-    while let Some(from) = search.wants() {
-        let after = path.just_before(from);
-        let page = retry(PATIENCE, || store.list(&folder, Some(&after), PAGE)).await?;
-        let last = page.entries.last();
-        let offset = last.map(|entry| match key::parse(&entry.key) {
-            Some(parsed) if parsed.path == *path => Ok(parsed.offset),
-            _ => Err(Unresolved::Foreign { key: entry.key.clone(), why: "not an object's name".to_owned() }),
-        });
-        search.answer(offset.transpose()?, page.more);
-    }
-    Ok(search.tail())
 }

@@ -15,7 +15,8 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use super::resolve::{Asked, Found, Resolved, Resolver, Unresolved};
+use super::resolve::{Asked, Resolved, Resolver, Unresolved};
+use super::tail::Found;
 use crate::kafka::TopicPartition;
 use crate::model::chain::GenerationRecord;
 

@@ -126,7 +126,7 @@ impl JobStatus {
             rpo_target_ms: AtomicU64::new(millis(job.rpo_target)),
             job,
             gaps: AtomicU64::new(0),
-            began_ms: super::consumer::now_ms(),
+            began_ms: crate::clock::now_ms(),
             beat: Mutex::default(),
             inner: Mutex::default(),
         })
@@ -170,9 +170,9 @@ impl JobStatus {
         if old.is_some_and(|old| old.text == text) {
             return;
         }
-        let since_ms = old.map_or_else(super::consumer::now_ms, |old| old.since_ms);
+        let since_ms = old.map_or_else(crate::clock::now_ms, |old| old.since_ms);
         let problem = Problem { text: text.clone(), since_ms, needs_operator };
-        inner.last_problem = Some(Problem { since_ms: super::consumer::now_ms(), ..problem.clone() });
+        inner.last_problem = Some(Problem { since_ms: crate::clock::now_ms(), ..problem.clone() });
         inner.problems.insert(subject.to_owned(), problem);
         drop(inner);
         tracing::error!(job = %self.job.id, subject, problem = %text, "job degraded");

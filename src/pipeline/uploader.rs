@@ -22,15 +22,14 @@ use actix::prelude::*;
 
 use super::Shared;
 use super::committer::Committer;
-use super::consumer::now_ms;
 use super::generation::Forks;
 use super::kept::{self, KeptObject};
 use super::lane::{Lane, LaneGuard, LaneNews};
 use super::message::{Barrier, Copy, Durable, Sealed};
-use super::open_object::boot_time;
 use super::spool::Spool;
 use super::topics::{Sight, TopicWatch};
 use crate::backoff::Backoff;
+use crate::clock::{boot_time, now_ms};
 use crate::config::Retention;
 use crate::metrics;
 use crate::model::chain::{Claim, Taken, taken};

@@ -250,7 +250,7 @@ impl Reloader {
             before.edited(&snapshot::Snapshot::of(paths))
         });
         if let Ok((files, since)) = edited.await {
-            let now = crate::pipeline::consumer::now_ms();
+            let now = crate::clock::now_ms();
             let drift = Drift { files, since_ms: since.unwrap_or(now) };
             self.process.standing.drifted(Some(drift).filter(|drift| !drift.files.is_empty()));
         }

@@ -3,16 +3,16 @@
 
 use std::sync::Arc;
 
+use super::How;
 use super::report::{Report, TopicReport};
 use super::survey::JobTopic;
-use super::{How, PATIENCE};
+use crate::clock::now_ms;
 use crate::config::Lifecycle as Mode;
 use crate::metrics;
 use crate::model::lifecycle::plan::{Installed, Step, TopicPlan, decide};
 use crate::model::lifecycle::sweep::Sweep;
-use crate::pipeline::consumer::now_ms;
 use crate::pipeline::expiry::{day_ms, record_of, write_record};
-use crate::storage::retry::retry;
+use crate::storage::retry::{PATIENCE, retry};
 use crate::storage::{Store, StoreError};
 
 /// Keys of one listing request.

@@ -26,9 +26,6 @@ use std::time::Duration;
 
 use crate::storage::StoreError;
 
-/// How long one request is repeated before the round is put off.
-const PATIENCE: Duration = Duration::from_secs(20);
-
 /// How a store is brought into step.
 #[derive(Debug, Clone, Copy)]
 pub struct How {

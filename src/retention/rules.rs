@@ -5,16 +5,16 @@ use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 
 use super::report::{Report, TopicReport};
 use super::survey::JobTopic;
-use super::{How, PATIENCE, Trouble};
+use super::{How, Trouble};
+use crate::clock::now_ms;
 use crate::config::Lifecycle as Mode;
 use crate::model::key::{self, OFFSET_DIGITS};
 use crate::model::lifecycle::plan::{Bucket, Document, Plan, Step, TopicPlan, Wanted, altered, plan};
 use crate::model::lifecycle::record::RetentionRecord;
 use crate::model::lifecycle::rule;
 use crate::model::object::Metadata;
-use crate::pipeline::consumer::now_ms;
 use crate::pipeline::expiry::{record_of, write_record};
-use crate::storage::retry::retry;
+use crate::storage::retry::{PATIENCE, retry};
 use crate::storage::{Body, Kind, Lifecycle, Store, StoreError};
 
 /// Keys of one listing request.

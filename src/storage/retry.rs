@@ -6,6 +6,10 @@ use std::time::{Duration, Instant};
 use super::{Kind, StoreError};
 use crate::backoff::Backoff;
 
+/// How long one request is repeated by what comes round again: a partition, a round, a look or a start is put off then.
+/// What nobody repeats for its caller (a restore, an inspection) has a longer patience of its own.
+pub const PATIENCE: Duration = Duration::from_secs(20);
+
 /// Repeats `call` while its failure is transient (credentials count as such for one more attempt: they may just have
 /// been renewed) and `patience` has not run out; returns the last failure then.
 pub async fn retry<T, F, Fut>(patience: Duration, mut call: F) -> Result<T, StoreError>

@@ -12,14 +12,12 @@ use crate::metrics;
 use crate::model::key::PartitionPath;
 use crate::storage::Store;
 use crate::storage::check::{StoreCheck, store_check};
-use crate::storage::retry::retry;
+use crate::storage::retry::{PATIENCE, retry};
 
 /// A partition needs at least so much of the budget.
 const PARTITION_BYTES: u64 = 4 * 1024;
 /// The budget must hold so many of the largest messages.
 const LARGEST_MESSAGES: u64 = 4;
-/// How long the check of the store is repeated before it counts as failed.
-const PATIENCE: Duration = Duration::from_secs(20);
 
 /// The longest name of a file that the usual file systems take, in bytes.
 const FILE_NAME_MAX: usize = 255;

@@ -7,9 +7,9 @@ use actix::prelude::*;
 use tokio::sync::oneshot;
 
 use super::{Ending, Phase, Slot, Supervisor, Wanted};
+use crate::clock::now_ms;
 use crate::config::Job;
 use crate::error::{Error, Exit, Result};
-use crate::pipeline::consumer::now_ms;
 use crate::pipeline::status::Paused;
 
 /// These are the jobs from now on. Those that are the very same (not only equal) as before are not touched.

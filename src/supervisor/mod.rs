@@ -24,10 +24,10 @@ pub use self::open::{OpenJob, Runner};
 use self::pauses::Pauses;
 pub use self::turn::Turn;
 use crate::backoff::Backoff;
+use crate::clock::now_ms;
 use crate::config::{Config, Job};
 use crate::error::{Exit, Result};
 use crate::model::slot::{self, Doing, Step, restart_wait};
-use crate::pipeline::consumer::now_ms;
 use crate::pipeline::status::Paused;
 use crate::process::Process;
 

@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use crate::clock::now_ms;
 use crate::error::{Error, Exit, Result};
-use crate::pipeline::consumer::now_ms;
 use crate::pipeline::status::Paused;
 
 /// The file.

@@ -193,7 +193,7 @@ impl Bucket {
             let body = Some(content.to_vec().into());
             let request = PutObjectRequest { bucket: self.name.clone(), key, body, ..Default::default() };
             let client = self.client.clone();
-            async move { client.put_object(request).await.map(drop) }
+            async move { client.put_object(request).await.map(drop).map_err(|e| e.to_string()) }
         };
         let all = futures_util::stream::iter(keys.map(|key| Ok(put(key))));
         block_on(all.try_buffer_unordered(16).try_collect::<Vec<()>>()).unwrap_or_else(|e| panic!("put: {e}"));

@@ -7,10 +7,10 @@ use std::time::{Duration, Instant};
 use actix::prelude::*;
 
 use super::{FromGroup, Goal, JobRunner, Running, kafka_kind};
+use crate::clock::now_ms;
 use crate::kafka::{KafkaError, TopicPartition};
 use crate::metrics;
 use crate::model::stall::{STALLED_MS, Seen, stalled};
-use crate::pipeline::consumer::now_ms;
 use crate::pipeline::lane::{Lane, LaneNews};
 use crate::pipeline::resolve::Unresolved;
 use crate::pipeline::status::missing;
