@@ -9,6 +9,8 @@ mod admission;
 mod commands;
 mod open;
 mod pauses;
+#[cfg(test)]
+pub(crate) mod tests;
 mod turn;
 mod watch;
 

@@ -4,6 +4,7 @@
 mod lane;
 #[cfg(debug_assertions)]
 mod recovery;
+mod supervision;
 mod whole;
 
 use std::collections::BTreeMap;
