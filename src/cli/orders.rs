@@ -1,13 +1,18 @@
-//! `kafka-backup flush`, `pause` and `resume`: orders to one job of a running daemon.
+//! `kafka-backup flush`, `pause`, `resume` and `swap`: orders to one job of a running daemon.
 
-use std::time::Duration;
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
 use super::{Context, help, print};
+use crate::compacted::Ordered;
 use crate::control::client::{self, PATIENCE};
+use crate::control::document::StatusDocument;
 use crate::control::protocol::{Flushed, Request};
 use crate::error::{Error, Exit, Result};
+use crate::pipeline::shown::TurnStatus;
 
 /// Make durable what a job has read so far
 #[derive(Debug, clap::Args)]
@@ -42,10 +47,16 @@ pub struct PauseArgs {
 
 /// Start a turn of a job's compacted topics
 #[derive(Debug, clap::Args)]
-#[command(after_long_help = help("  kafka-backup swap customers-a"))]
+#[command(after_long_help = help("  kafka-backup swap customers-a\n  kafka-backup swap customers-a --wait --timeout 6h"))]
 pub struct SwapArgs {
     /// One of the two jobs: a resting instance begins to scan, an active one asks its partner to
     pub job: String,
+    /// End when the turn is over: there is a new snapshot, and what this job had to clear is cleared
+    #[arg(long)]
+    pub wait: bool,
+    /// How long to wait; the turn goes on afterwards
+    #[arg(long, value_name = "TIME", default_value = "1h", value_parser = humantime::parse_duration)]
+    pub timeout: Duration,
     /// Print JSON
     #[arg(long)]
     pub json: bool,
@@ -91,11 +102,54 @@ pub fn pause(args: &PauseArgs, context: &Context) -> Result<()> {
 /// Starts a turn.
 ///
 /// # Errors
-/// What the daemon says.
+/// [`Exit::Busy`] where it was not over in time; what the daemon says.
 pub fn swap(args: &SwapArgs, context: &Context) -> Result<()> {
-    let request = Request::Swap { job: args.job.clone() };
-    let () = client::ask(&context.socket()?, &request, PATIENCE, |_| ())?;
-    say(args.json, &json!({ "job": args.job, "turn": "started" }), &format!("{}: a turn begins", args.job))
+    let (socket, request) = (context.socket()?, Request::Swap { job: args.job.clone() });
+    let ordered: BTreeMap<String, Ordered> = client::ask(&socket, &request, PATIENCE, |_| ())?;
+    let lines = ordered.iter().map(|(topic, ordered)| format!("{}: topic {topic}: {}", args.job, ordered.text));
+    let lines: Vec<String> = lines.collect();
+    let turn = match args.wait {
+        true => {
+            lines.iter().for_each(|line| tracing::info!("{line}"));
+            await_turns(args, &socket, &ordered)?;
+            "over"
+        }
+        false => "started",
+    };
+    let text = match args.wait {
+        true => format!("{}: the turn is over", args.job),
+        false => lines.join("\n"),
+    };
+    say(args.json, &json!({ "job": args.job, "turn": turn, "topics": ordered }), &text)
+}
+
+/// How often a turn is looked at.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+fn await_turns(args: &SwapArgs, socket: &Path, ordered: &BTreeMap<String, Ordered>) -> Result<()> {
+    let (until, request) = (Instant::now() + args.timeout, Request::Status { job: Some(args.job.clone()) });
+    loop {
+        let document: StatusDocument = client::ask(socket, &request, PATIENCE, |_| ())?;
+        let turns = document.jobs.into_iter().next().map(|job| job.compacted).unwrap_or_default();
+        let open =
+            ordered.iter().filter(|(topic, ordered)| !turns.get(*topic).is_some_and(|turn| is_over(turn, ordered)));
+        let Some((topic, _)) = open.into_iter().next() else { return Ok(()) };
+        if Instant::now() >= until {
+            let phase = turns.get(topic).map_or("is not running".to_owned(), |turn| format!("is {}", turn.phase));
+            let waited = humantime::format_duration(args.timeout);
+            let what =
+                format!("job {}, topic {topic}: the turn is not over after {waited}: the instance {phase}", args.job);
+            let hint = format!("it goes on; kafka-backup status --job {} shows how far it is", args.job);
+            return Err(Error::new(Exit::Busy, what).hint(hint));
+        }
+        std::thread::sleep(LOOK_EVERY.min(args.timeout));
+    }
+}
+
+/// There is a newer snapshot, and this instance has done its part: it owns it, or its folder is cleared.
+fn is_over(turn: &TurnStatus, ordered: &Ordered) -> bool {
+    let done = if turn.owner == turn.instance { "owning" } else { "resting" };
+    turn.term > ordered.term && turn.phase == done
 }
 
 /// Ends a pause.
@@ -113,4 +167,25 @@ const REASON_BYTES_MAX: usize = 4096;
 
 fn say(json: bool, value: &Value, text: &str) -> Result<()> {
     print(&if json { format!("{value}\n") } else { format!("{text}\n") })
+}
+
+#[cfg(test)]
+mod tests {
+    use rstest::rstest;
+
+    use super::*;
+
+    #[rstest]
+    #[case::as_before(1, "a", "owning", false)]
+    #[case::partner_took_over(2, "b", "handing over", false)]
+    #[case::and_the_folder_goes(2, "b", "clearing", false)]
+    #[case::and_it_is_gone(2, "b", "resting", true)]
+    #[case::this_one_took_over(2, "a", "owning", true)]
+    #[case::nobody_has(1, "b", "resting", false)]
+    fn a_turn_is_over(#[case] term: u64, #[case] owner: &str, #[case] phase: &str, #[case] expected: bool) {
+        let (instance, owner, phase) = ("a".to_owned(), owner.to_owned(), phase.to_owned());
+        let turn = TurnStatus { instance, term, owner, phase, ..TurnStatus::default() };
+        let ordered = Ordered { next: "partner".to_owned(), term: 1, text: String::new() };
+        assert_eq!(is_over(&turn, &ordered), expected);
+    }
 }

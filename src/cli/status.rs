@@ -8,6 +8,7 @@ use crate::control::client::{self, PATIENCE};
 use crate::control::document::{JobDocument, StatusDocument};
 use crate::control::protocol::Request;
 use crate::error::{Exit, Result};
+use crate::pipeline::shown::TurnStatus;
 use crate::pipeline::status::JobState;
 use crate::standing::ReloadResult;
 
@@ -111,16 +112,7 @@ fn line(job: &JobDocument, width: usize, now: i64) -> String {
         text.push_str(&format!("  paused{by} since {}{why}\n", age(now - paused.since_ms)));
     }
     for (topic, turn) in &job.compacted {
-        let done = turn.progress.map(|done| format!(", {:.0} % durable", done * 100.0)).unwrap_or_default();
-        let owner = match turn.term {
-            0 => "no snapshot yet".to_owned(),
-            term => format!("TERM {term} of instance {}{}", turn.owner, if turn.tainted { ", tainted" } else { "" }),
-        };
-        let since = age(now - turn.since_ms);
-        text.push_str(&format!(
-            "  {topic}: instance {} {}, {} since {since}{done}; {owner}\n",
-            turn.instance, turn.status, turn.phase
-        ));
+        text.push_str(&turn_text(topic, turn, now));
     }
     for (subject, problem) in &job.problems {
         text.push_str(&format!("  {subject}, since {}: {}\n", age(now - problem.since_ms), problem.text));
@@ -128,6 +120,42 @@ fn line(job: &JobDocument, width: usize, now: i64) -> String {
     if let Some(last) = job.last_error.as_ref().filter(|_| job.problems.is_empty()) {
         text.push_str(&format!("  over, {} ago: {}\n", age(now - last.since_ms), last.text));
     }
+    text
+}
+
+/// One instance of a compacted topic: what it does and how far it is, and what stands around it.
+fn turn_text(topic: &str, turn: &TurnStatus, now: i64) -> String {
+    let done = turn.progress.map(|done| format!(", {:.0} % durable", done * 100.0)).unwrap_or_default();
+    let end = match turn.expected_end_ms {
+        Some(end) if turn.phase == "scanning" => format!(", complete in about {}", age(end - now)),
+        _ => String::new(),
+    };
+    let snapshot = match turn.term {
+        0 => "no snapshot yet".to_owned(),
+        term => format!("TERM {term} of instance {}{}", turn.owner, if turn.tainted { ", tainted" } else { "" }),
+    };
+    let mut text = format!(
+        "  {topic}: instance {} {}, {} since {}{done}{end}; {snapshot}\n",
+        turn.instance,
+        turn.status,
+        turn.phase,
+        age(now - turn.since_ms)
+    );
+    let mut more = Vec::new();
+    if !turn.run.is_empty() {
+        more.push(format!("offsets reached {}, announced {}", turn.reached_offsets, turn.announced_offsets));
+    }
+    more.extend(turn.last_swap_ms.map(|at| format!("last swap {} ago", age(now - at))));
+    more.extend(turn.last_scan_seconds.map(|took| format!("last scan took {}", age((took * 1000.0) as i64))));
+    let silent = if turn.partner_silent { "PARTNER SILENT, " } else { "" };
+    more.push(match turn.partner_heard_ms {
+        Some(at) => format!("{silent}partner heard of {} ago", age(now - at)),
+        None => format!("{silent}partner not heard of yet"),
+    });
+    if turn.refused_deletions > 0 {
+        more.push(format!("{} deletions refused", turn.refused_deletions));
+    }
+    text.push_str(&format!("    {}\n", more.join("; ")));
     text
 }
 
@@ -163,5 +191,39 @@ mod tests {
     #[case(90_000_000, "1d1h")]
     fn ages(#[case] ms: i64, #[case] text: &str) {
         assert_eq!(age(ms), text);
+    }
+    fn turn(phase: &str) -> TurnStatus {
+        let (instance, phase) = ("a".to_owned(), phase.to_owned());
+        TurnStatus { instance, status: "CATCHING_UP".to_owned(), phase, since_ms: 700_000, ..TurnStatus::default() }
+    }
+
+    #[rstest]
+    #[case::first_scan(
+        TurnStatus {
+            run: "r".to_owned(), progress: Some(0.42), expected_end_ms: Some(1_060_000), reached_offsets: 12,
+            announced_offsets: 10, ..turn("scanning")
+        },
+        "  t: instance a CATCHING_UP, scanning since 5m, 42 % durable, complete in about 1m; no snapshot yet\n    \
+         offsets reached 12, announced 10; partner not heard of yet\n"
+    )]
+    #[case::owner(
+        TurnStatus {
+            status: "ACTIVATE".to_owned(), run: "r".to_owned(), progress: Some(1.0), expected_end_ms: Some(1_060_000),
+            term: 3, owner: "a".to_owned(), tainted: true, last_swap_ms: Some(400_000), last_scan_seconds: Some(61.0),
+            partner_heard_ms: Some(990_000), ..turn("owning")
+        },
+        "  t: instance a ACTIVATE, owning since 5m, 100 % durable; TERM 3 of instance a, tainted\n    \
+         offsets reached 0, announced 0; last swap 10m ago; last scan took 1m1s; partner heard of 10s ago\n"
+    )]
+    #[case::alone(
+        TurnStatus {
+            status: "PASSIVATE".to_owned(), term: 4, owner: "b".to_owned(), partner_silent: true,
+            partner_heard_ms: Some(100_000), refused_deletions: 2, ..turn("resting")
+        },
+        "  t: instance a PASSIVATE, resting since 5m; TERM 4 of instance b\n    \
+         PARTNER SILENT, partner heard of 15m ago; 2 deletions refused\n"
+    )]
+    fn turns_in_words(#[case] turn: TurnStatus, #[case] text: &str) {
+        assert_eq!(turn_text("t", &turn, 1_000_000), text);
     }
 }

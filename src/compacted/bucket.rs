@@ -98,6 +98,14 @@ impl Bucket {
         self.runs().values().find(|record| record.run == *run).cloned()
     }
 
+    /// How long the scan of this TERM took, in seconds, as far as that was read.
+    pub fn scan_seconds(&self, term: u64) -> Option<f64> {
+        // Held only by a look, and the next one brings the same.
+        let known = self.known.try_lock().ok()?;
+        let term = known.terms.get(&term)?.as_ref()?;
+        Some((term.scan_ended_ms - term.scan_started_ms) as f64 / 1000.0)
+    }
+
     fn runs(&self) -> MutexGuard<'_, BTreeMap<u64, RunRecord>> {
         self.runs.lock().unwrap_or_else(PoisonError::into_inner)
     }

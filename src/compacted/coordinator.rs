@@ -22,7 +22,7 @@ use crate::kafka::admin::TIMEOUT;
 use crate::kafka::coordination::{Coordination, CoordinationEvent};
 use crate::model::compacted::record::{COMPACTED_FORMAT_VERSION, TaintMark};
 use crate::model::compacted::{
-    Effect, Event, Message as Said, MessageKey, Name, Offsets, Phase, Settings, State, Status, step,
+    Effect, Event, Message as Said, MessageKey, Name, NextScan, Offsets, Phase, Settings, State, Status, step,
 };
 use crate::pipeline::job::run::HowFar;
 use crate::pipeline::job::{Drain, Leave};
@@ -30,8 +30,11 @@ use crate::pipeline::job::{Drain, Leave};
 /// How often the machine is woken, and the lanes are asked how far they are; more often where turns are short.
 const TICK: Duration = Duration::from_secs(1);
 const SHORT_TICK: Duration = Duration::from_millis(250);
-/// How often the topic's settings are read.
+/// How often the topic's settings are read; more often where turns are short.
 const SETTINGS_EVERY: Duration = Duration::from_secs(30);
+const SHORT_SETTINGS_EVERY: Duration = Duration::from_secs(2);
+/// Turns are short when they, or the patience with the partner, are.
+const SHORT: Duration = Duration::from_secs(120);
 /// The mock cluster has no settings: Kafka's default of `delete.retention.ms`.
 const DELETE_RETENTION_MS: i64 = 24 * 3600 * 1000;
 /// After so many failed writes in a row the client of the coordination topic is made anew.
@@ -70,7 +73,11 @@ pub struct Coordinator {
     /// A TERM that is to be marked tainted.
     to_mark: Option<u64>,
     marking: bool,
+    /// The smallest since the run began.
     delete_retention_ms: Option<i64>,
+    /// As it was read last.
+    delete_retention_now_ms: Option<i64>,
+    began: Instant,
     settings_asked: Option<Instant>,
     scan_began: Option<i64>,
     report: Report,
@@ -114,9 +121,9 @@ struct Asked(BTreeMap<i32, HowFar>);
 #[rtype(result = "()")]
 struct TopicSettings(Option<i64>);
 
-/// Start a turn by hand.
+/// Start a turn by hand; the answer is who scans next, and the highest valid TERM until then.
 #[derive(Message)]
-#[rtype(result = "Result<(), String>")]
+#[rtype(result = "Result<(NextScan, u64), String>")]
 pub struct Swap;
 
 impl Coordinator {
@@ -145,6 +152,8 @@ impl Coordinator {
             to_mark: None,
             marking: false,
             delete_retention_ms: None,
+            delete_retention_now_ms: None,
+            began: Instant::now(),
             settings_asked: None,
             scan_began: None,
             report,
@@ -245,9 +254,11 @@ impl Coordinator {
                 use crate::model::compacted::Notice;
                 match notice {
                     Notice::ScanBegan { .. } => self.scan_began = Some(now_ms()),
-                    Notice::TookOver { .. } => {
+                    Notice::TookOver { term } => {
                         let took = self.scan_began.take().map(|began| (now_ms() - began) as f64 / 1000.0);
-                        self.report.now.last_scan_seconds = took.or(self.report.now.last_scan_seconds);
+                        let took =
+                            took.or(self.report.now.last_scan_seconds).or_else(|| self.bucket.scan_seconds(term));
+                        self.report.now.last_scan_seconds = took;
                         self.warn_of_short_retention();
                     }
                     _ => {}
@@ -363,15 +374,16 @@ impl Coordinator {
 
     /// `delete.retention.ms` shorter than twice the last scan: the next one may be too slow.
     fn warn_of_short_retention(&self) {
-        let (Some(took), Some(retention)) = (self.report.now.last_scan_seconds, self.delete_retention_ms) else {
+        let (Some(took), Some(retention)) = (self.report.now.last_scan_seconds, self.delete_retention_now_ms) else {
             return;
         };
         let short = took * 2000.0 > retention as f64;
         let why = short.then(|| {
             format!(
-                "the last scan took {took:.0} s, and delete.retention.ms of topic {} is {retention} ms, less than twice as \
-                 long: a scan that takes longer is discarded; raise delete.retention.ms",
-                self.parts.topic
+                "the last scan took {took:.1} s, and delete.retention.ms of topic {} is {retention} ms, less than twice as \
+                 long: such a scan is discarded; raise delete.retention.ms to at least {:.0} ms",
+                self.parts.topic,
+                took * 4000.0
             )
         });
         self.report.trouble("delete.retention.ms", why, false);
@@ -385,6 +397,7 @@ impl Coordinator {
         self.speak(ctx);
         self.mark(ctx);
         self.ask_settings(ctx);
+        self.warn_of_no_successor();
         if let Some(lanes) = &self.lanes {
             let (addr, asked) = (ctx.address(), lanes.ask());
             ctx.spawn(
@@ -401,7 +414,7 @@ impl Coordinator {
 
     /// Reads the topic's `delete.retention.ms` now and then: the smallest since the run began counts.
     fn ask_settings(&mut self, ctx: &Context<Self>) {
-        if self.settings_asked.is_some_and(|at| at.elapsed() < SETTINGS_EVERY) {
+        if self.settings_asked.is_some_and(|at| at.elapsed() < self.settings_every()) {
             return;
         }
         self.settings_asked = Some(Instant::now());
@@ -414,6 +427,36 @@ impl Coordinator {
             });
             addr.do_send(TopicSettings(value));
         });
+    }
+
+    /// Somebody waits for changes.
+    fn is_short(&self) -> bool {
+        self.one.length.min(self.one.partner_timeout) < SHORT
+    }
+
+    fn settings_every(&self) -> Duration {
+        if self.is_short() { SHORT_SETTINGS_EVERY } else { SETTINGS_EVERY }
+    }
+
+    /// An owner that has asked for a successor, and hears of none: the partner does not run, or looks elsewhere.
+    fn warn_of_no_successor(&self) {
+        let Some(state) = &self.state else { return };
+        let silent_ms = match state.heard() {
+            Some((_, at)) => now().boot_ms - at,
+            None => i64::try_from(self.began.elapsed().as_millis()).unwrap_or(i64::MAX),
+        };
+        let alone = state.wants_successor() && silent_ms >= self.settings.partner_timeout_ms;
+        let why = alone.then(|| {
+            format!(
+                "a successor of instance {:?} is wanted, and no other instance of topic {} was heard of for partner_timeout: \
+                 does its job run, and has it the same topics, storage, cluster and coordination_topic ({})? This \
+                 instance goes on; its folder grows until then",
+                self.instance.to_string(),
+                self.parts.topic,
+                self.one.coordination_topic
+            )
+        });
+        self.report.trouble("no successor", why, false);
     }
 
     /// Nothing begins any more, whatever is still answered.
@@ -452,8 +495,7 @@ impl Actor for Coordinator {
 
     fn started(&mut self, ctx: &mut Self::Context) {
         ctx.set_mailbox_capacity(1024);
-        let short = self.one.length.min(self.one.partner_timeout) < Duration::from_secs(120);
-        ctx.run_interval(if short { SHORT_TICK } else { TICK }, |act, ctx| act.tick(ctx));
+        ctx.run_interval(if self.is_short() { SHORT_TICK } else { TICK }, |act, ctx| act.tick(ctx));
         self.open(ctx);
     }
 }
@@ -618,22 +660,28 @@ impl Handler<TopicSettings> for Coordinator {
     fn handle(&mut self, TopicSettings(retention): TopicSettings, _: &mut Self::Context) {
         let Some(retention) = retention else {
             // Soon again: without it no TERM is made.
-            self.settings_asked = self.settings_asked.and_then(|at| at.checked_sub(SETTINGS_EVERY - TICK));
+            self.settings_asked = self.settings_asked.and_then(|at| at.checked_sub(self.settings_every() - TICK));
             return;
         };
         self.delete_retention_ms = Some(self.delete_retention_ms.map_or(retention, |known| known.min(retention)));
+        self.delete_retention_now_ms = Some(retention);
+        self.warn_of_short_retention();
     }
 }
 
 impl Handler<Swap> for Coordinator {
-    type Result = Result<(), String>;
+    type Result = Result<(NextScan, u64), String>;
 
     fn handle(&mut self, _: Swap, ctx: &mut Self::Context) -> Self::Result {
-        if self.state.is_none() {
+        // Asked before the order changes it.
+        let next = self.state.as_ref().and_then(|state| state.next_scan(now()));
+        let Some(next) = next else {
             return Err(format!("topic {}: the instance has not begun, see status", self.parts.topic));
-        }
+        };
+        let term = self.report.now.term;
         self.happen(Event::Swap, ctx);
-        Ok(())
+        tracing::info!(job = %self.parts.job.id, topic = %self.parts.topic, instance = %self.instance, "a turn is ordered: {next}");
+        Ok((next, term))
     }
 }
 

@@ -27,6 +27,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use actix::prelude::*;
+use serde::{Deserialize, Serialize};
 
 use self::coordinator::Parts;
 pub use self::coordinator::{Coordinator, Swap};
@@ -66,9 +67,20 @@ pub struct Open {
     pub shared: crate::pipeline::Shared,
 }
 
+/// What an order to start a turn of one topic came to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ordered {
+    /// Who scans next: `this`, `partner`, `nobody` (the partner is not heard of), or `none` (a turn without a scan).
+    pub next: String,
+    /// The highest valid TERM when the order was given; 0 is none. The turn is over when there is a higher one.
+    pub term: u64,
+    /// What that means, for a person.
+    pub text: String,
+}
+
 /// A running job of type "compacted": a coordinator for each of its topics.
 #[derive(Clone)]
-pub struct Pair(Vec<Addr<Coordinator>>);
+pub struct Pair(Vec<(String, Addr<Coordinator>)>);
 
 impl Pair {
     /// Starts the coordinators.
@@ -101,37 +113,43 @@ impl Pair {
                 settings,
                 key,
             };
-            all.push(Coordinator::start_in_arbiter(&process.control(), move |_| Coordinator::new(parts)));
+            let coordinator = Coordinator::start_in_arbiter(&process.control(), move |_| Coordinator::new(parts));
+            all.push((topic.clone(), coordinator));
         }
         Ok(Self(all))
     }
 
     /// Whether all coordinators are alive.
     pub fn connected(&self) -> bool {
-        self.0.iter().all(Addr::connected)
+        self.0.iter().all(|(_, one)| one.connected())
     }
 
     /// Makes durable what was read; `stop` also stops reading. `false`: not everything.
     pub async fn drain(&self, stop: bool) -> bool {
-        let all = self.0.iter().map(|one| one.send(Drain { stop }));
+        let all = self.0.iter().map(|(_, one)| one.send(Drain { stop }));
         futures_util::future::join_all(all).await.into_iter().all(|drained| drained.unwrap_or(false))
     }
 
     /// Ends: nothing is written afterwards.
     pub async fn leave(&self) {
-        futures_util::future::join_all(self.0.iter().map(|one| one.send(Leave))).await;
+        futures_util::future::join_all(self.0.iter().map(|(_, one)| one.send(Leave))).await;
     }
 
-    /// Starts a turn by hand.
+    /// Starts a turn by hand; says by topic what that comes to.
     ///
     /// # Errors
     /// What keeps it from starting one.
-    pub async fn swap(&self) -> Result<()> {
-        for one in &self.0 {
+    pub async fn swap(&self) -> Result<BTreeMap<String, Ordered>> {
+        let mut all = BTreeMap::new();
+        for (topic, one) in &self.0 {
             let swapped = one.send(Swap).await.unwrap_or_else(|_| Err("it has just ended".to_owned()));
-            swapped.map_err(|why| Error::new(Exit::Failed, format!("no turn was started: {why}")))?;
+            let (next, term) = swapped.map_err(|why| {
+                Error::new(Exit::Busy, format!("no turn was started: {why}"))
+                    .hint("try again when status shows it at work")
+            })?;
+            all.insert(topic.clone(), Ordered { next: next.name().to_owned(), term, text: next.to_string() });
         }
-        Ok(())
+        Ok(all)
     }
 }
 

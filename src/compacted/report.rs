@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crate::clock::now_ms;
 use crate::metrics;
 use crate::model::compacted::deletion::Refused;
-use crate::model::compacted::{Notice, Phase, State, Status, WhyScan};
+use crate::model::compacted::{Notice, State, Status, WhyScan};
 use crate::pipeline::shown::TurnStatus;
 use crate::pipeline::status::JobStatus;
 
@@ -25,19 +25,6 @@ fn status_word(status: Status) -> &'static str {
     }
 }
 
-fn phase_word(phase: &Phase) -> &'static str {
-    match phase {
-        Phase::Starting { .. } => "starting",
-        Phase::Resting => "resting",
-        Phase::Preparing { .. } => "preparing",
-        Phase::Scanning { .. } => "scanning",
-        Phase::Owning { .. } => "owning",
-        Phase::HandingOver { .. } => "handing over",
-        Phase::Reclaiming { .. } => "reclaiming",
-        Phase::Clearing { .. } => "clearing",
-    }
-}
-
 impl Report {
     /// Nothing is known as yet.
     pub fn new(status: Arc<JobStatus>, topic: &str, instance: &str, length_ms: i64) -> Self {
@@ -48,7 +35,7 @@ impl Report {
     /// Takes over what the machine knows, and shows it.
     pub fn show(&mut self, state: &State) {
         let now = &mut self.now;
-        let phase = phase_word(state.phase());
+        let phase = state.phase().name();
         if now.phase != phase {
             tracing::info!(job = %self.status.job.id, topic = %self.topic, instance = %self.instance, from = %now.phase,
                 to = phase, "compacted instance");

@@ -36,7 +36,7 @@ pub enum Request {
         /// Why.
         reason: Option<String>,
     },
-    /// Start a turn of a job's compacted topics. No value.
+    /// Start a turn of a job's compacted topics: by topic an [`crate::compacted::Ordered`].
     Swap {
         /// Which job.
         job: String,

@@ -1,10 +1,12 @@
-//! What `info` says of a compacted topic: both instances, their TERMs, which one is complete, and taint.
+//! What `info` says of a compacted topic: both instances, their TERMs, which one is complete, and taint. An instance
+//! that no TERM names shows by its folder alone.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use serde::Serialize;
 
+use super::info::BranchInfo;
 use crate::compacted::bucket::{Bucket, BucketError};
 use crate::error::{Error, Exit, Result};
 use crate::model::compacted::look::{Seen, newest};
@@ -27,6 +29,9 @@ pub struct CompactedInfo {
     pub instances: BTreeMap<String, InstanceInfo>,
     /// Restores that read now.
     pub pins: usize,
+    /// There ever was a TERM.
+    #[serde(skip)]
+    pub titled: bool,
 }
 
 /// One instance.
@@ -48,16 +53,26 @@ pub struct InstanceInfo {
     pub bytes: u64,
 }
 
-/// Looks at a topic; `None` when it has no TERM.
+/// Looks at a topic, in which these folders of instances lie; `None` when it has neither those nor a TERM.
 ///
 /// # Errors
 /// The store does not answer.
-pub async fn look(store: &Arc<dyn Store>, topic: &str) -> Result<Option<CompactedInfo>> {
+pub async fn look(store: &Arc<dyn Store>, topic: &str, folders: &[BranchInfo]) -> Result<Option<CompactedInfo>> {
     let seen = Bucket::new(store.clone(), topic, None).look(true).await.map_err(|error| match error {
         BucketError::Store(error) => gather::failed(error),
         BucketError::Record(error) => Error::new(Exit::ProblemFound, error.to_string()),
     })?;
-    Ok((!seen.terms.is_empty()).then(|| info(&seen)))
+    let mut info = info(&seen);
+    for folder in folders {
+        let Some(name) = &folder.instance else { continue };
+        // Those that a TERM names have been listed. In the others somebody scans, or a scan was left lying.
+        info.instances.entry(name.clone()).or_insert_with(|| InstanceInfo {
+            objects: folder.partitions.iter().map(|partition| partition.objects as usize).sum(),
+            bytes: folder.partitions.iter().map(|partition| partition.bytes).sum(),
+            ..InstanceInfo::default()
+        });
+    }
+    Ok((info.titled || !info.instances.is_empty()).then_some(info))
 }
 
 fn info(seen: &Seen) -> CompactedInfo {
@@ -84,6 +99,7 @@ fn info(seen: &Seen) -> CompactedInfo {
         restorable: owner.map(|owner| owner.reached).unwrap_or_default(),
         instances,
         pins: seen.pins.len(),
+        titled: !seen.terms.is_empty(),
     }
 }
 
@@ -95,13 +111,18 @@ impl CompactedInfo {
                 let taint = if self.tainted { ", tainted: deleted keys may have survived in it" } else { "" };
                 format!("{topic}: TERM {term} of instance {owner} is the newest complete snapshot{taint}\n")
             }
-            _ => format!("{topic}: there is no complete snapshot: objects of every TERM are missing\n"),
+            _ if self.titled => format!("{topic}: there is no complete snapshot: objects of every TERM are missing\n"),
+            _ => format!("{topic}: there is no complete snapshot yet: no scan has come to its end\n"),
         };
         for (name, instance) in &self.instances {
             let state = if instance.complete { "complete" } else { "not complete" };
+            let terms = match instance.terms.as_slice() {
+                [] => "no TERM yet".to_owned(),
+                terms => format!("TERMs {terms:?}"),
+            };
             text += &format!(
-                "{topic}: instance {name} is {state}; TERMs {:?}, {} objects, {} bytes\n",
-                instance.terms, instance.objects, instance.bytes
+                "{topic}: instance {name} is {state}; {terms}, {} objects, {} bytes\n",
+                instance.objects, instance.bytes
             );
         }
         if self.pins > 0 {

@@ -177,7 +177,7 @@ async fn topic_info(store: &Arc<dyn Store>, topic: String, backup: &TopicBackup)
         }
         branches.push(info);
     }
-    let compacted = super::compacted::look(store, &topic).await?;
+    let compacted = super::compacted::look(store, &topic, &branches).await?;
     Ok(TopicInfo { compacted, ..TopicInfo::new(topic, branches) })
 }
 

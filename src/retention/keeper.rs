@@ -221,7 +221,18 @@ fn tell(status: &JobStatus, report: &Report) {
         warnings: records.iter().cloned().chain(report.notes.iter().cloned()).collect(),
     };
     let problems = of_job().filter(|topic| topic.is_problem()).filter_map(|topic| topic.difference());
-    let problems: Vec<String> = records.into_iter().chain(problems).collect();
+    // A snapshot has one copy of each key, and its oldest records are as alive as its newest.
+    let threatened = of_job().filter(|topic| job.compacted.is_some() && !topic.threats.is_empty());
+    let threatened = threatened.map(|topic| {
+        let (rules, name) = (topic.threats.join(", "), &topic.topic);
+        format!(
+            "topic {name}: {rules} of {} removes objects of its snapshot, which no later one replaces: remove the rule, or \
+             give it a filter that leaves {name}/ out",
+            report.store
+        )
+    });
+    let threatened: Vec<String> = threatened.collect();
+    let problems: Vec<String> = records.into_iter().chain(problems).chain(threatened).collect();
     if problems.is_empty() {
         status.solved(SUBJECT);
     } else {

@@ -11,6 +11,7 @@ mod check;
 mod compacted;
 mod compacted_operations;
 mod compacted_proofs;
+mod compacted_refusals;
 mod control;
 mod crash;
 mod faults;

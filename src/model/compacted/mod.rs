@@ -31,6 +31,7 @@ pub mod look;
 #[cfg(test)]
 mod look_tests;
 pub mod message;
+pub mod order;
 mod phase;
 pub mod record;
 #[cfg(test)]
@@ -47,6 +48,7 @@ pub mod wire;
 pub use event::{Claim, Effect, Event, Notice, Progress, Reached, TermAnswer, WhyScan};
 pub use look::look;
 pub use message::{Message, Status};
+pub use order::NextScan;
 pub use settings::{Initial, Name, Now, Rule, Rules, Settings};
 pub use state::{Phase, State};
 pub use step::step;

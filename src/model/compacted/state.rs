@@ -111,6 +111,22 @@ pub enum Phase {
     },
 }
 
+impl Phase {
+    /// What it is, as status, logs and the reference call it.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Starting { .. } => "starting",
+            Self::Resting => "resting",
+            Self::Preparing { .. } => "preparing",
+            Self::Scanning { .. } => "scanning",
+            Self::Owning { .. } => "owning",
+            Self::HandingOver { .. } => "handing over",
+            Self::Reclaiming { .. } => "reclaiming",
+            Self::Clearing { .. } => "clearing",
+        }
+    }
+}
+
 /// The request that is not answered yet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Asked {

@@ -87,16 +87,7 @@ fn with_loss(progress: Event) -> Event {
 }
 
 fn phase(state: &State) -> &'static str {
-    match state.phase() {
-        Phase::Starting { .. } => "starting",
-        Phase::Resting => "resting",
-        Phase::Preparing { .. } => "preparing",
-        Phase::Scanning { .. } => "scanning",
-        Phase::Owning { .. } => "owning",
-        Phase::HandingOver { .. } => "handing over",
-        Phase::Reclaiming { .. } => "reclaiming",
-        Phase::Clearing { .. } => "clearing",
-    }
+    state.phase().name()
 }
 
 #[rstest]
@@ -308,4 +299,32 @@ fn a_refused_deletion_is_asked_for_again_when_a_look_is_due() {
     let (state, effects) = step(state, Event::Tick, at(104));
     assert!(effects.contains(&Effect::Look { fresh: true }), "{effects:?}");
     assert_eq!(phase(&state), "clearing");
+}
+
+#[rstest]
+#[case::alone(Phase::Resting, None, Some("this"), "this instance scans")]
+#[case::scans(Phase::Scanning { run: "a1".into(), started_ms: 0, after_term: 0 }, None, Some("this"), "already")]
+#[case::clears(Phase::Clearing { void: false }, None, Some("this"), "cleared")]
+#[case::never_heard(owning(), None, Some("nobody"), "since this daemon started")]
+#[case::heard(owning(), Some((Status::Passivate, 60_000)), Some("partner"), "heard of 40 s ago")]
+#[case::heard_at_work(owning(), Some((Status::CatchingUp, 60_000)), Some("partner"), "scans already")]
+#[case::silent(owning(), Some((Status::CatchingUp, -81_000)), Some("nobody"), "for 181 s; the order is kept")]
+#[case::knows_nothing(Phase::Starting { topic_read: true }, None, None, "")]
+fn an_order_says_who_scans_next(
+    #[case] phase: Phase,
+    #[case] heard: Option<(Status, i64)>,
+    #[case] who: Option<&str>,
+    #[case] words: &str,
+) {
+    let mut state = State::new(Arc::new(settings()), at(0));
+    state.phase = phase;
+    state.heard = heard.map(|(status, at)| (Message { status, ..state.message() }, at));
+    let next = state.next_scan(at(100_000));
+    assert_eq!(next.map(super::NextScan::name), who);
+    let text = next.map(|next| next.to_string()).unwrap_or_default();
+    assert!(text.contains(words), "{text}");
+}
+
+fn owning() -> Phase {
+    Phase::Owning { term: 1, run: "a1".into(), created_ms: 0 }
 }
