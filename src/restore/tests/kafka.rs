@@ -221,12 +221,18 @@ async fn settings_of_the_source_come_at_the_end() {
     assert_ne!(config["retention.ms"], "-1", "back to the broker's default");
 }
 
-/// The plan of a restore that was stopped in the middle, and its file.
-async fn interrupted(restore: &Restore) -> (SavedPlan, std::path::PathBuf) {
+/// The plan of a restore onto topic `name` that was stopped when some records were there, and its file.
+async fn interrupted(restore: &Restore, name: &str) -> (SavedPlan, std::path::PathBuf) {
     let stop = Stop::default();
-    let slow = Restore { rate_limit: Some(20 << 10), ..restore.clone() };
+    let slow = Restore { rate_limit: Some(5 << 10), ..restore.clone() };
+    let names = BTreeSet::from([name.to_owned()]);
     let exit = tokio::join!(run(slow, stop.clone()), async {
-        tokio::time::sleep(Duration::from_millis(900)).await;
+        let target = KafkaTarget::open(&restore.kafka).unwrap();
+        let began = Instant::now();
+        while target.facts(&names).await.unwrap().topics.get(name).is_none_or(|topic| topic.offsets[0].1 < 2) {
+            assert!(began.elapsed() < SOON, "nothing arrives");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
         stop.now(Exit::Interrupted);
     });
     assert_eq!(exit.0.unwrap(), Exit::Interrupted);
@@ -241,7 +247,7 @@ async fn a_foreign_record_at_the_end_is_refused_with_its_offset() {
     let (bed, _) = many_objects().await;
     let name = unique("foreign");
     let restore = restore(&bed, &kafka, &name);
-    interrupted(&restore).await;
+    interrupted(&restore, &name).await;
     append_one(&kafka, &name, 0);
     let ends = async || {
         let target = KafkaTarget::open(&kafka).unwrap();
@@ -260,7 +266,7 @@ async fn a_plan_is_held_to_its_target_and_to_its_request() {
     let (bed, _) = many_objects().await;
     let name = unique("held");
     let restore = restore(&bed, &kafka, &name);
-    let (saved, path) = interrupted(&restore).await;
+    let (saved, path) = interrupted(&restore, &name).await;
     let write = |change: &dyn Fn(&mut SavedPlan)| {
         let mut changed = saved.clone();
         change(&mut changed);
