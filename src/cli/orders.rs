@@ -5,14 +5,17 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
+use time::format_description::well_known::Rfc3339;
 
 use super::{Context, help, print};
+use crate::clock::now_ms;
 use crate::compacted::Ordered;
 use crate::control::client::{self, PATIENCE};
 use crate::control::document::StatusDocument;
 use crate::control::protocol::{Flushed, Request};
 use crate::error::{Error, Exit, Result};
 use crate::pipeline::shown::TurnStatus;
+use crate::restore::report::rfc3339;
 
 /// Make durable what a job has read so far
 #[derive(Debug, clap::Args)]
@@ -31,15 +34,21 @@ pub struct FlushArgs {
     pub json: bool,
 }
 
-/// Pause a job, until it is resumed; also over restarts of the daemon
+/// Pause a job, until it is resumed or for a time; also over restarts of the daemon
 #[derive(Debug, clap::Args)]
-#[command(after_long_help = help("  kafka-backup pause orders --reason \"brokers are being moved\""))]
+#[command(after_long_help = help(
+    "  kafka-backup pause orders --reason \"brokers are being moved\" --until 2h\n  \
+       kafka-backup pause orders --until 2026-11-01T06:00:00Z"
+))]
 pub struct PauseArgs {
     /// The job
     pub job: String,
     /// Why, for whoever finds it paused
     #[arg(long, value_name = "TEXT")]
     pub reason: Option<String>,
+    /// When it ends by itself: a date and time with its offset from UTC, or how long from now [default: with `resume`]
+    #[arg(long, value_name = "TIME", value_parser = moment)]
+    pub until: Option<i64>,
     /// Print JSON
     #[arg(long)]
     pub json: bool,
@@ -94,9 +103,24 @@ pub fn pause(args: &PauseArgs, context: &Context) -> Result<()> {
         let what = format!("the reason is longer than {REASON_BYTES_MAX} bytes");
         return Err(Error::new(Exit::Usage, what));
     }
-    let request = Request::Pause { job: args.job.clone(), reason: args.reason.clone() };
+    let request = Request::Pause { job: args.job.clone(), reason: args.reason.clone(), until_ms: args.until };
     let () = client::ask(&context.socket()?, &request, PATIENCE, |_| ())?;
-    say(args.json, &json!({ "job": args.job, "paused": true }), &format!("{}: paused", args.job))
+    let until = args.until.map(rfc3339);
+    let text = until.as_ref().map(|until| format!(" until {until}")).unwrap_or_default();
+    say(args.json, &json!({ "job": args.job, "paused": true, "until": until }), &format!("{}: paused{text}", args.job))
+}
+
+/// A moment to come, in milliseconds since 1970-01-01 UTC, as it is or as the time until then.
+fn moment(text: &str) -> Result<i64, String> {
+    const REMEDY: &str = "write for example 2h or 2026-11-01T06:00:00Z";
+    let now = now_ms();
+    let until = match (humantime::parse_duration(text), time::OffsetDateTime::parse(text, &Rfc3339)) {
+        (Ok(span), _) => i64::try_from(span.as_millis()).ok().and_then(|span| now.checked_add(span)),
+        // Years of four digits, so the milliseconds fit.
+        (_, Ok(time)) => Some((time.unix_timestamp_nanos() / 1_000_000) as i64),
+        _ => return Err(format!("neither a time nor a date and time with its offset from UTC; {REMEDY}")),
+    };
+    until.filter(|until| *until > now).ok_or_else(|| format!("not a moment to come; {REMEDY}"))
 }
 
 /// Starts a turn.

@@ -10,6 +10,7 @@ use crate::control::protocol::Request;
 use crate::error::{Exit, Result};
 use crate::pipeline::shown::TurnStatus;
 use crate::pipeline::status::JobState;
+use crate::restore::report::rfc3339;
 use crate::standing::ReloadResult;
 
 /// Show how the daemon and its jobs are
@@ -109,7 +110,8 @@ fn line(job: &JobDocument, width: usize, now: i64) -> String {
     if let Some(paused) = &job.paused {
         let why = paused.reason.as_ref().map(|reason| format!(": {reason}")).unwrap_or_default();
         let by = if paused.by_file { " by its file" } else { "" };
-        text.push_str(&format!("  paused{by} since {}{why}\n", age(now - paused.since_ms)));
+        let until = paused.until_ms.map(|until| format!(" until {}", rfc3339(until))).unwrap_or_default();
+        text.push_str(&format!("  paused{by} since {}{until}{why}\n", age(now - paused.since_ms)));
     }
     for (topic, turn) in &job.compacted {
         text.push_str(&turn_text(topic, turn, now));

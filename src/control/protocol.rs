@@ -35,6 +35,8 @@ pub enum Request {
         job: String,
         /// Why.
         reason: Option<String>,
+        /// When it ends by itself, in milliseconds since 1970-01-01 UTC.
+        until_ms: Option<i64>,
     },
     /// Start a turn of a job's compacted topics: by topic an [`crate::compacted::Ordered`].
     Swap {
@@ -143,7 +145,7 @@ mod tests {
     #[case(r#"{"request":"flush","job":"a","wait":true}"#, Request::Flush { job: "a".to_owned(), wait: true })]
     #[case(
         r#"{"request":"pause","job":"a","reason":"r"}"#,
-        Request::Pause { job: "a".to_owned(), reason: Some("r".to_owned()) }
+        Request::Pause { job: "a".to_owned(), reason: Some("r".to_owned()), until_ms: None }
     )]
     #[case(r#"{"request":"resume","job":"a"}"#, Request::Resume { job: "a".to_owned() })]
     fn requests_as_written(#[case] line: &str, #[case] request: Request) {

@@ -35,7 +35,9 @@ pub async fn answer(daemon: &Daemon, request: Request, notes: &Notes) -> Result<
         Request::Status { job } => value(&status(daemon, job)?),
         Request::Metrics => value(&crate::scrape::metrics_text(&daemon.process)),
         Request::Flush { job, wait } => value(&flush(daemon, job, wait, notes).await?),
-        Request::Pause { job, reason } => value(&asked(daemon.supervisor.send(Pause { job, reason }).await)?),
+        Request::Pause { job, reason, until_ms } => {
+            value(&asked(daemon.supervisor.send(Pause { job, reason, until_ms }).await)?)
+        }
         Request::Swap { job } => value(&asked(daemon.supervisor.send(Turn { job }).await)?.swap().await?),
         Request::Resume { job } => value(&asked(daemon.supervisor.send(Resume { job }).await)?),
         Request::Reload { dry_run, allow_removals } => {

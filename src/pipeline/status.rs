@@ -38,6 +38,16 @@ pub struct Paused {
     pub reason: Option<String>,
     /// By `paused = true` in its file, not by a command.
     pub by_file: bool,
+    /// When it ends by itself, in milliseconds since 1970-01-01 UTC; `None`: when somebody ends it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub until_ms: Option<i64>,
+}
+
+impl Paused {
+    /// Whether it has ended by itself. One by file ends with the line in the file.
+    pub fn is_over(&self, now_ms: i64) -> bool {
+        !self.by_file && self.until_ms.is_some_and(|until| until <= now_ms)
+    }
 }
 
 impl JobState {

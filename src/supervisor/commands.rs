@@ -96,18 +96,20 @@ pub struct Pause {
     pub job: String,
     /// Why, for whoever finds it paused.
     pub reason: Option<String>,
+    /// When it ends by itself, in milliseconds since 1970-01-01 UTC.
+    pub until_ms: Option<i64>,
 }
 
 impl Handler<Pause> for Supervisor {
     type Result = Result<()>;
 
-    fn handle(&mut self, Pause { job, reason }: Pause, ctx: &mut Self::Context) -> Self::Result {
+    fn handle(&mut self, Pause { job, reason, until_ms }: Pause, ctx: &mut Self::Context) -> Self::Result {
         self.check_there(&job)?;
-        // Paused again: since then, for another reason perhaps.
+        // Paused again: since then, for another reason and another time perhaps.
         let before = self.pauses.get(&job).cloned();
         let since_ms = before.as_ref().map_or_else(now_ms, |before| before.since_ms);
         let reason = reason.or(before.and_then(|before| before.reason));
-        self.pauses.set(&job, Some(Paused { since_ms, reason, by_file: false }))?;
+        self.pauses.set(&job, Some(Paused { since_ms, reason, by_file: false, until_ms }))?;
         self.rewant(&job, ctx);
         Ok(())
     }
@@ -176,7 +178,7 @@ impl Supervisor {
     }
 
     /// Whether it is paused may have changed.
-    fn rewant(&mut self, id: &str, ctx: &mut Context<Self>) {
+    pub(super) fn rewant(&mut self, id: &str, ctx: &mut Context<Self>) {
         let wanted = self.slots.get(id).map(|slot| slot.job.clone()).map(|job| self.intent(&job));
         if let (Some(slot), Some(wanted)) = (self.slots.get_mut(id), wanted) {
             slot.wanted = wanted;

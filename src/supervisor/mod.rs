@@ -200,11 +200,12 @@ impl Supervisor {
 
     /// What is wanted of `job` besides that it is there. Since when a file pauses it is kept, too.
     fn intent(&mut self, job: &Job) -> Wanted {
-        let by_file = Paused { since_ms: now_ms(), reason: None, by_file: true };
+        let now = now_ms();
+        let by_file = Paused { since_ms: now, reason: None, by_file: true, until_ms: None };
         let kept = self.pauses.get(&job.id).cloned();
         let paused = match (&kept, job.paused) {
-            (Some(paused), true) => Some(Paused { by_file: true, ..paused.clone() }),
-            (Some(paused), false) if !paused.by_file => Some(paused.clone()),
+            (Some(paused), true) => Some(Paused { by_file: true, until_ms: None, ..paused.clone() }),
+            (Some(paused), false) if !paused.by_file && !paused.is_over(now) => Some(paused.clone()),
             (None, true) => Some(by_file),
             _ => None,
         };

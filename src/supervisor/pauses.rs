@@ -96,7 +96,7 @@ mod tests {
     use super::*;
 
     fn paused() -> Paused {
-        Paused { since_ms: 5, reason: Some("broker move".to_owned()), by_file: false }
+        Paused { since_ms: 5, reason: Some("broker move".to_owned()), by_file: false, until_ms: Some(7) }
     }
 
     #[test]
@@ -127,5 +127,24 @@ mod tests {
         drop(dir);
         assert!(pauses.set("a", Some(paused())).is_err());
         assert_eq!(pauses.get("a"), None);
+    }
+
+    #[test]
+    fn one_that_an_earlier_version_kept_has_no_end() {
+        let dir = tempfile::tempdir().unwrap();
+        let text = r#"{"format_version":1,"jobs":{"a":{"since_ms":5,"reason":"broker move","by_file":false}}}"#;
+        std::fs::write(dir.path().join("paused.json"), text).unwrap();
+        let pauses = Pauses::open(dir.path()).unwrap();
+        assert_eq!(pauses.get("a"), Some(&Paused { until_ms: None, ..paused() }));
+    }
+
+    #[rstest::rstest]
+    #[case::for_ever(None, false, false)]
+    #[case::not_yet(Some(101), false, false)]
+    #[case::now(Some(100), false, true)]
+    #[case::long_ago(Some(1), false, true)]
+    #[case::the_file_says_so(Some(1), true, false)]
+    fn a_pause_ends(#[case] until_ms: Option<i64>, #[case] by_file: bool, #[case] over: bool) {
+        assert_eq!(Paused { until_ms, by_file, ..paused() }.is_over(100), over);
     }
 }

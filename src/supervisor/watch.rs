@@ -1,10 +1,11 @@
-//! What the supervisor looks at again and again: whether its jobs are alive.
+//! What the supervisor looks at again and again: whether its jobs are alive, and whether pauses have ended.
 
 use std::time::Duration;
 
 use actix::prelude::*;
 
-use super::{Phase, Supervisor};
+use super::{Phase, Supervisor, Wanted};
+use crate::clock::now_ms;
 use crate::metrics;
 
 /// How often it looks.
@@ -21,9 +22,21 @@ impl Supervisor {
         ctx.run_interval(ALIVE_EVERY, |act, ctx| {
             act.revive(ctx);
             if act.ending.is_none() {
+                act.end_pauses(ctx);
                 crate::notify::status(&act.process);
             }
         });
+    }
+
+    /// Has jobs go on whose pause was for a time that has come.
+    fn end_pauses(&mut self, ctx: &mut Context<Self>) {
+        let now = now_ms();
+        let over = |wanted: &Wanted| matches!(wanted, Wanted::Pause(paused) if paused.is_over(now));
+        let ended = self.slots.iter().filter(|(_, slot)| over(&slot.wanted)).map(|(id, _)| id.clone());
+        for id in ended.collect::<Vec<_>>() {
+            tracing::info!(job = id, "the pause has ended");
+            self.rewant(&id, ctx);
+        }
     }
 
     /// Starts jobs again that ended by themselves: their client was of no more use, or they died.

@@ -135,6 +135,20 @@ fn a_pause_survives_the_process() {
     await_caught_up(&kafka, &env.bucket, &topic);
     assert_eq!(state(&env, "pause"), "running");
     assert_eq!(daemon.metric(since, &[]), 0.0);
+
+    // For a time, part of which nobody was there.
+    for wrong in ["yesterday", "2020-01-01T00:00:00Z", "0s"] {
+        env.tell(&["pause", "pause", "--until", wrong]).fails_with(2, &["--until", "write for example 2h"]);
+    }
+    let told = env.tell(&["pause", "pause", "--until", "8s"]);
+    assert!(told.code() == 0 && told.stdout.contains("paused until 2"), "{}", told.stdout);
+    wait_until("the job to be paused", SOON, || state(&env, "pause") == "paused");
+    assert!(env.tell(&["status"]).stdout.contains(" until 2"));
+    daemon.kill();
+    kafka.produce(&topic, 0, &numbered(20..30, 10));
+    let _daemon = env.daemon().ready();
+    await_caught_up(&kafka, &env.bucket, &topic);
+    assert_eq!(state(&env, "pause"), "running");
     env.tell(&["pause", "pasue"]).fails_with(10, &["there is no job"]);
 }
 
