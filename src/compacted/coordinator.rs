@@ -3,6 +3,9 @@
 //! Requests run on the I/O runtime and come back as messages, so that the actor always has time for the next event. What
 //! has no answer (announce, mark, follow) is kept until it is done and tried again with every tick.
 
+mod announce;
+mod conditions;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -17,10 +20,7 @@ use super::report::Report;
 use super::topic;
 use crate::clock::now_ms;
 use crate::config::CompactedJob;
-use crate::kafka::Kind;
-use crate::kafka::admin::TIMEOUT;
 use crate::kafka::coordination::{Coordination, CoordinationEvent};
-use crate::model::compacted::record::{COMPACTED_FORMAT_VERSION, TaintMark};
 use crate::model::compacted::{
     Effect, Event, Message as Said, MessageKey, Name, NextScan, Offsets, Phase, Settings, State, Status, step,
 };
@@ -30,15 +30,8 @@ use crate::pipeline::job::{Drain, Leave};
 /// How often the machine is woken, and the lanes are asked how far they are; more often where turns are short.
 const TICK: Duration = Duration::from_secs(1);
 const SHORT_TICK: Duration = Duration::from_millis(250);
-/// How often the topic's settings are read; more often where turns are short.
-const SETTINGS_EVERY: Duration = Duration::from_secs(30);
-const SHORT_SETTINGS_EVERY: Duration = Duration::from_secs(2);
 /// Turns are short when they, or the patience with the partner, are.
 const SHORT: Duration = Duration::from_secs(120);
-/// The mock cluster has no settings: Kafka's default of `delete.retention.ms`.
-const DELETE_RETENTION_MS: i64 = 24 * 3600 * 1000;
-/// After so many failed writes in a row the client of the coordination topic is made anew.
-const FAILED_WRITES: u32 = 3;
 
 /// What a coordinator is made of.
 pub(super) struct Parts {
@@ -107,19 +100,7 @@ struct FromTopic(CoordinationEvent);
 
 #[derive(Message)]
 #[rtype(result = "()")]
-struct Spoken(Result<(), Trouble>);
-
-#[derive(Message)]
-#[rtype(result = "()")]
-struct Marked(Result<(), Trouble>);
-
-#[derive(Message)]
-#[rtype(result = "()")]
 struct Asked(BTreeMap<i32, HowFar>);
-
-#[derive(Message)]
-#[rtype(result = "()")]
-struct TopicSettings(Option<i64>);
 
 /// Start a turn by hand; the answer is who scans next, and the highest valid TERM until then.
 #[derive(Message)]
@@ -311,34 +292,6 @@ impl Coordinator {
         self.request("stop", stop, ctx);
     }
 
-    /// Announces the newest state; one write at a time.
-    fn speak(&mut self, ctx: &Context<Self>) {
-        if self.saying || self.coordination.is_none() {
-            return;
-        }
-        let Some(said) = self.to_say.take() else { return };
-        self.saying = true;
-        self.report.now.announced_offsets = said.next.values().sum();
-        let (addr, hands) = (ctx.address(), self.hands());
-        self.parts.process.io().spawn(async move {
-            let spoken = hands.publish(&said).await;
-            addr.do_send(Spoken(spoken));
-        });
-    }
-
-    /// Marks a TERM tainted, until that is done.
-    fn mark(&mut self, ctx: &Context<Self>) {
-        let Some(term) = self.to_mark.filter(|_| !self.marking) else { return };
-        self.marking = true;
-        let (addr, bucket) = (ctx.address(), self.bucket.clone());
-        let topic = self.parts.topic.clone();
-        let mark = TaintMark { format_version: COMPACTED_FORMAT_VERSION, term, topic, marked_ms: now_ms() };
-        self.parts.process.io().spawn(async move {
-            let marked = bucket.mark_tainted(&mark).await;
-            addr.do_send(Marked(marked.map_err(Trouble::from)));
-        });
-    }
-
     /// How eagerly lanes close objects: somebody waits for the end while this one scans or takes a TERM again, and while
     /// the partner hands over to it.
     fn attend(&mut self) {
@@ -372,23 +325,6 @@ impl Coordinator {
         self.report.show(state);
     }
 
-    /// `delete.retention.ms` shorter than twice the last scan: the next one may be too slow.
-    fn warn_of_short_retention(&self) {
-        let (Some(took), Some(retention)) = (self.report.now.last_scan_seconds, self.delete_retention_now_ms) else {
-            return;
-        };
-        let short = took * 2000.0 > retention as f64;
-        let why = short.then(|| {
-            format!(
-                "the last scan took {took:.1} s, and delete.retention.ms of topic {} is {retention} ms, less than twice as \
-                 long: such a scan is discarded; raise delete.retention.ms to at least {:.0} ms",
-                self.parts.topic,
-                took * 4000.0
-            )
-        });
-        self.report.trouble("delete.retention.ms", why, false);
-    }
-
     fn tick(&mut self, ctx: &mut Context<Self>) {
         if self.state.is_none() {
             return;
@@ -412,51 +348,9 @@ impl Coordinator {
         self.happen(Event::Tick, ctx);
     }
 
-    /// Reads the topic's `delete.retention.ms` now and then: the smallest since the run began counts.
-    fn ask_settings(&mut self, ctx: &Context<Self>) {
-        if self.settings_asked.is_some_and(|at| at.elapsed() < self.settings_every()) {
-            return;
-        }
-        self.settings_asked = Some(Instant::now());
-        let (addr, cluster, topic) = (ctx.address(), self.parts.cluster.cluster.clone(), self.parts.topic.clone());
-        self.parts.process.io().spawn(async move {
-            let found = cluster.topic_configs(std::slice::from_ref(&topic), TIMEOUT).await.ok();
-            let value = found.and_then(|all| match all.get(&topic) {
-                Some(config) if !config.is_empty() => config.get("delete.retention.ms")?.value.as_ref()?.parse().ok(),
-                _ => Some(DELETE_RETENTION_MS),
-            });
-            addr.do_send(TopicSettings(value));
-        });
-    }
-
     /// Somebody waits for changes.
     fn is_short(&self) -> bool {
         self.one.length.min(self.one.partner_timeout) < SHORT
-    }
-
-    fn settings_every(&self) -> Duration {
-        if self.is_short() { SHORT_SETTINGS_EVERY } else { SETTINGS_EVERY }
-    }
-
-    /// An owner that has asked for a successor, and hears of none: the partner does not run, or looks elsewhere.
-    fn warn_of_no_successor(&self) {
-        let Some(state) = &self.state else { return };
-        let silent_ms = match state.heard() {
-            Some((_, at)) => now().boot_ms - at,
-            None => i64::try_from(self.began.elapsed().as_millis()).unwrap_or(i64::MAX),
-        };
-        let alone = state.wants_successor() && silent_ms >= self.settings.partner_timeout_ms;
-        let why = alone.then(|| {
-            format!(
-                "a successor of instance {:?} is wanted, and no other instance of topic {} was heard of for partner_timeout: \
-                 does its job run, and has it the same topics, storage, cluster and coordination_topic ({})? This \
-                 instance goes on; its folder grows until then",
-                self.instance.to_string(),
-                self.parts.topic,
-                self.one.coordination_topic
-            )
-        });
-        self.report.trouble("no successor", why, false);
     }
 
     /// Nothing begins any more, whatever is still answered.
@@ -597,52 +491,6 @@ impl Handler<Failed> for Coordinator {
     }
 }
 
-impl Handler<Spoken> for Coordinator {
-    type Result = ();
-
-    fn handle(&mut self, Spoken(spoken): Spoken, ctx: &mut Self::Context) {
-        self.saying = false;
-        if self.deletions.over() {
-            return;
-        }
-        match spoken {
-            Ok(()) => {
-                self.failed_writes = 0;
-                self.report.trouble("coordination", None, false);
-            }
-            Err(why) if why.is_fenced() => self.fenced(),
-            Err(why) => {
-                crate::metrics::error("compacted", "coordination");
-                self.report.trouble("coordination", Some(why.to_string()), false);
-                self.failed_writes += 1;
-                if self.to_say.is_none() {
-                    self.to_say = self.state.as_ref().map(State::message);
-                }
-                let gone = matches!(&why, Trouble::Kafka(error) if error.kind == Kind::UnknownTopic);
-                if (gone || self.failed_writes >= FAILED_WRITES) && self.coordination.take().is_some() {
-                    // The topic may be gone: opening creates it again.
-                    self.open(ctx);
-                }
-            }
-        }
-    }
-}
-
-impl Handler<Marked> for Coordinator {
-    type Result = ();
-
-    fn handle(&mut self, Marked(marked): Marked, _: &mut Self::Context) {
-        self.marking = false;
-        match marked {
-            Ok(()) => {
-                self.to_mark = None;
-                self.report.trouble("mark", None, false);
-            }
-            Err(why) => self.report.trouble("mark", Some(why.to_string()), false),
-        }
-    }
-}
-
 impl Handler<Asked> for Coordinator {
     type Result = ();
 
@@ -651,21 +499,6 @@ impl Handler<Asked> for Coordinator {
         let Some(lanes) = &mut self.lanes else { return };
         let progress = lanes.note(&far, retention);
         self.happen(Event::Progress(progress), ctx);
-    }
-}
-
-impl Handler<TopicSettings> for Coordinator {
-    type Result = ();
-
-    fn handle(&mut self, TopicSettings(retention): TopicSettings, _: &mut Self::Context) {
-        let Some(retention) = retention else {
-            // Soon again: without it no TERM is made.
-            self.settings_asked = self.settings_asked.and_then(|at| at.checked_sub(self.settings_every() - TICK));
-            return;
-        };
-        self.delete_retention_ms = Some(self.delete_retention_ms.map_or(retention, |known| known.min(retention)));
-        self.delete_retention_now_ms = Some(retention);
-        self.warn_of_short_retention();
     }
 }
 

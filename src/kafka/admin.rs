@@ -9,13 +9,13 @@ use std::ptr::{self, NonNull};
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
-use rdkafka::ClientConfig;
 use rdkafka::bindings::*;
 use rdkafka::types::RDKafkaRespErr as Code;
 use tokio::sync::oneshot;
 
-use super::ffi::{self, Client, Events, PartitionList, Role, borrowed_error, c_string, c_text, check, millis};
-use super::{KafkaError, Kind, TopicPartition, settings};
+use super::asker::Asker;
+use super::ffi::{self, Client, PartitionList, borrowed_error, c_string, c_text, check, millis};
+use super::{KafkaError, Kind, TopicPartition};
 use crate::kafka::settings::{Isolation, KafkaConfig};
 use crate::metrics;
 
@@ -64,50 +64,10 @@ pub struct ConfigEntry {
 
 type Call = Box<dyn FnOnce(&mut Asker) + Send>;
 
-/// What the thread of a cluster asks with.
-struct Asker {
-    client: Client,
-    kafka: KafkaConfig,
-    /// The client has a group's name.
-    named: bool,
-}
-
-impl Asker {
-    fn new(kafka: KafkaConfig) -> Result<Self, KafkaError> {
-        Ok(Self { client: client(&kafka, &settings::admin(&kafka))?, kafka, named: false })
-    }
-
-    /// A client that may ask for the offsets of groups. When a coordinator answers that it is none any more, librdkafka
-    /// (2.12.1, `rd_kafka_handle_OffsetFetch`) has the client's own group look for a new one, and dies of a null pointer
-    /// where there is none. So the client takes the name of the first group that is asked about, which the user may see in
-    /// any case. It never joins.
-    fn of_group(&mut self, group: &str) -> Result<&Client, KafkaError> {
-        if !self.named {
-            self.client = client(&self.kafka, &settings::group_admin(&self.kafka, group))?;
-            // There is nothing to leave.
-            self.client.abandon();
-            self.named = true;
-        }
-        Ok(&self.client)
-    }
-}
-
-fn client(kafka: &KafkaConfig, settings: &ClientConfig) -> Result<Client, KafkaError> {
-    Client::new(Role::Consumer, &kafka.name, settings, Arc::new(Quiet(kafka.name.clone())))
-}
-
 /// A cluster's client.
 pub struct Cluster {
     calls: mpsc::Sender<Call>,
     name: String,
-}
-
-struct Quiet(String);
-impl Events for Quiet {
-    fn error(&self, error: KafkaError, _fatal: bool) {
-        // The call under way ends with an error of its own; this one names the broker.
-        tracing::warn!(cluster = %self.0, %error, "kafka");
-    }
 }
 
 impl Cluster {
@@ -120,7 +80,7 @@ impl Cluster {
             for call in todo {
                 call(&mut asker);
                 // SAFETY: a live client. Serves its error callback.
-                unsafe { rd_kafka_poll(asker.client.ptr(), 0) };
+                unsafe { rd_kafka_poll(asker.client().ptr(), 0) };
             }
         };
         std::thread::Builder::new().name(format!("kafka-admin-{name}")).spawn(serve).map_err(|e| KafkaError {
@@ -137,7 +97,7 @@ impl Cluster {
         api: &'static str,
         call: impl FnOnce(&Client) -> Result<T, KafkaError> + Send + 'static,
     ) -> Result<T, KafkaError> {
-        self.ask_with(api, move |asker| call(&asker.client)).await
+        self.ask_with(api, move |asker| call(asker.client())).await
     }
 
     /// The same for the offsets of groups, of which `group` is one.

@@ -6,6 +6,7 @@
 
 pub mod admin;
 mod alter;
+mod asker;
 pub mod consumer;
 pub mod coordination;
 mod ffi;

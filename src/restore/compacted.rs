@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::gather;
-use super::now_ms;
+use crate::clock::now_ms;
 use crate::compacted::bucket::{Bucket, BucketError};
 use crate::error::{Error, Exit, Result};
 use crate::model::catalog::{Branch, Facts, StoredObject, TopicBackup};
