@@ -1,7 +1,10 @@
-//! What time it is: the one place that the program reads its clocks from where a moment is written down or compared with
-//! one that was. The model is told.
+//! What time it is, and how it is written: the one place that the program reads its clocks from where a moment is written
+//! down or compared with one that was. The model is told.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
 
 /// Milliseconds since 1970-01-01 UTC.
 pub fn now_ms() -> i64 {
@@ -12,4 +15,18 @@ pub fn now_ms() -> i64 {
 pub fn boot_time() -> Duration {
     let time = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
     Duration::new(time.tv_sec.max(0) as u64, time.tv_nsec.clamp(0, 999_999_999) as u32)
+}
+
+/// A date and time with its offset from UTC, in milliseconds since 1970-01-01 UTC.
+pub fn parse_rfc3339(text: &str) -> Option<i64> {
+    let time = OffsetDateTime::parse(text, &Rfc3339).ok()?;
+    // Years of four digits, so the milliseconds fit.
+    Some((time.unix_timestamp_nanos() / 1_000_000) as i64)
+}
+
+/// A time of Kafka's for a person and for JSON: RFC 3339, UTC, milliseconds.
+pub fn rfc3339(ms: i64) -> String {
+    let time = OffsetDateTime::from_unix_timestamp_nanos(i128::from(ms) * 1_000_000).ok();
+    // Producers may set anything, also what no calendar has.
+    time.and_then(|t| t.format(&Rfc3339).ok()).unwrap_or_else(|| format!("{ms} ms"))
 }

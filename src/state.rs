@@ -8,8 +8,9 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::Instant;
 
+use crate::clock::now_ms;
 use crate::error::{Error, Exit, Result};
 use crate::kafka::TopicPartition;
 use crate::metrics;
@@ -160,7 +161,7 @@ impl State {
     }
 
     fn start_over(path: &Path, error: &sled::Error) -> Result<Self> {
-        let seconds = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs());
+        let seconds = now_ms() / 1000;
         let aside = path.with_file_name(format!("state.corrupt-{seconds}"));
         let failed = |what: &str, e: Box<dyn std::error::Error + Send + Sync>| {
             Error::new(Exit::Failed, format!("state {}: {what}", path.display())).because(e)

@@ -5,17 +5,15 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
-use time::format_description::well_known::Rfc3339;
 
 use super::{Context, help, print};
-use crate::clock::now_ms;
+use crate::clock::{now_ms, parse_rfc3339, rfc3339};
 use crate::compacted::Ordered;
 use crate::control::client::{self, PATIENCE};
 use crate::control::document::StatusDocument;
 use crate::control::protocol::{Flushed, Request};
 use crate::error::{Error, Exit, Result};
 use crate::pipeline::shown::TurnStatus;
-use crate::restore::report::rfc3339;
 
 /// Make durable what a job has read so far
 #[derive(Debug, clap::Args)]
@@ -114,10 +112,9 @@ pub fn pause(args: &PauseArgs, context: &Context) -> Result<()> {
 fn moment(text: &str) -> Result<i64, String> {
     const REMEDY: &str = "write for example 2h or 2026-11-01T06:00:00Z";
     let now = now_ms();
-    let until = match (humantime::parse_duration(text), time::OffsetDateTime::parse(text, &Rfc3339)) {
+    let until = match (humantime::parse_duration(text), parse_rfc3339(text)) {
         (Ok(span), _) => i64::try_from(span.as_millis()).ok().and_then(|span| now.checked_add(span)),
-        // Years of four digits, so the milliseconds fit.
-        (_, Ok(time)) => Some((time.unix_timestamp_nanos() / 1_000_000) as i64),
+        (_, Some(moment)) => Some(moment),
         _ => return Err(format!("neither a time nor a date and time with its offset from UTC; {REMEDY}")),
     };
     until.filter(|until| *until > now).ok_or_else(|| format!("not a moment to come; {REMEDY}"))
@@ -132,17 +129,13 @@ pub fn swap(args: &SwapArgs, context: &Context) -> Result<()> {
     let ordered: BTreeMap<String, Ordered> = client::ask(&socket, &request, PATIENCE, |_| ())?;
     let lines = ordered.iter().map(|(topic, ordered)| format!("{}: topic {topic}: {}", args.job, ordered.text));
     let lines: Vec<String> = lines.collect();
-    let turn = match args.wait {
+    let (turn, text) = match args.wait {
         true => {
             lines.iter().for_each(|line| tracing::info!("{line}"));
             await_turns(args, &socket, &ordered)?;
-            "over"
+            ("over", format!("{}: the turn is over", args.job))
         }
-        false => "started",
-    };
-    let text = match args.wait {
-        true => format!("{}: the turn is over", args.job),
-        false => lines.join("\n"),
+        false => ("started", lines.join("\n")),
     };
     say(args.json, &json!({ "job": args.job, "turn": turn, "topics": ordered }), &text)
 }

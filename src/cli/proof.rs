@@ -1,12 +1,13 @@
 //! `check`: is what Kafka holds now in the bucket?
 
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use serde::Serialize;
 use serde_json::json;
 
 use super::{Context, help, print, runtime};
+use crate::clock::now_ms;
 use crate::config::{Config, Job};
 use crate::control::client;
 use crate::control::protocol::{Flushed, Request};
@@ -183,10 +184,10 @@ async fn repo_only(args: &Args, job: &Arc<Job>, io: tokio::runtime::Handle) -> R
     let mut messages = Vec::new();
     let missing = job.topics.literal.iter().filter(|name| !topics.contains(name));
     messages.extend(missing.map(|name| format!("{name}: nothing of it is in the bucket")));
-    let now_ms = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as i64);
+    let now = now_ms();
     for topic in topics.iter().filter(|topic| job.topics.takes(topic)) {
         for found in info::collect(&store, Some(topic)).await?.topics {
-            judge_topic(&found, args.max_age, now_ms, &mut messages);
+            judge_topic(&found, args.max_age, now, &mut messages);
         }
     }
     let (result, exit) = if messages.is_empty() { ("sound", Exit::Ok) } else { ("problem", Exit::ProblemFound) };

@@ -4,13 +4,13 @@ use std::io::IsTerminal;
 use std::time::Duration;
 
 use super::{Context, help, print};
+use crate::clock::rfc3339;
 use crate::control::client::{self, PATIENCE};
 use crate::control::document::{JobDocument, StatusDocument};
 use crate::control::protocol::Request;
 use crate::error::{Exit, Result};
 use crate::pipeline::shown::TurnStatus;
 use crate::pipeline::status::JobState;
-use crate::restore::report::rfc3339;
 use crate::standing::ReloadResult;
 
 /// Show how the daemon and its jobs are

@@ -5,12 +5,11 @@ use std::time::Duration;
 
 use config::{Value, ValueKind};
 use regex::Regex;
-use time::OffsetDateTime;
-use time::format_description::well_known::Rfc3339;
 
 use super::Retention;
 use super::finding::Complaint;
 use super::keys::Key;
+use crate::clock::parse_rfc3339;
 use crate::model::lifecycle;
 
 /// Kinds of values.
@@ -347,12 +346,10 @@ pub(super) fn retention(value: &Value) -> Result<Retention, Complaint> {
 pub(super) fn time_ms(value: &Value) -> Result<i64, Complaint> {
     const EXAMPLE: &str = "\"2026-11-01T00:00:00Z\"";
     let text = text(value, EXAMPLE)?;
-    let time = OffsetDateTime::parse(text, &Rfc3339).map_err(|_| {
+    parse_rfc3339(text).ok_or_else(|| {
         let what = format!("{text:?} is not a date and time with its offset from UTC");
         Complaint::new(what, format!("write for example {EXAMPLE}"))
-    })?;
-    // Years of four digits, so the milliseconds fit.
-    Ok((time.unix_timestamp_nanos() / 1_000_000) as i64)
+    })
 }
 
 /// An offset of a partition of a topic.

@@ -8,12 +8,12 @@ use std::sync::Arc;
 use bytes::Bytes;
 use serde_json::{Value, json};
 
+use crate::clock::rfc3339;
 use crate::error::{Error, Exit, Result};
 use crate::model::avro::ObjectReader;
 use crate::model::batch::{Record, RecordBatch, TimestampType};
 use crate::model::object::Metadata;
 use crate::restore::gather::failed;
-use crate::restore::report::rfc3339;
 use crate::storage::Store;
 
 /// Bytes read at a time.

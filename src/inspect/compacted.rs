@@ -7,11 +7,11 @@ use std::sync::Arc;
 use serde::Serialize;
 
 use super::info::BranchInfo;
+use crate::clock::rfc3339;
 use crate::compacted::bucket::{Bucket, BucketError};
 use crate::error::{Error, Exit, Result};
 use crate::model::compacted::look::{Seen, newest};
 use crate::restore::gather;
-use crate::restore::report::rfc3339;
 use crate::storage::Store;
 
 /// A compacted topic.

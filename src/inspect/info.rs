@@ -9,12 +9,13 @@ use std::sync::Arc;
 use serde::Serialize;
 
 use super::compacted::CompactedInfo;
+use crate::clock::rfc3339;
 use crate::error::{Error, Exit, Result};
 use crate::model::catalog::{self, Branch, Facts, Hole, HoleReason, StoredObject, TopicBackup, Walk};
 use crate::model::key::PartitionPath;
 use crate::model::restore::limits::union;
 use crate::restore::gather;
-use crate::restore::report::{rfc3339, size, table};
+use crate::restore::report::{size, table};
 use crate::storage::Store;
 
 /// What is asked for.

@@ -7,6 +7,7 @@ use serde_json::json;
 
 use super::groups::GroupReport;
 use super::write::{Failure, Outcome};
+use crate::clock::rfc3339;
 use crate::error::{Error, Exit, Result};
 use crate::model::restore::{PartitionPlan, Plan, TopicPlan, Totals};
 
@@ -305,12 +306,4 @@ pub fn print(text: &str) -> Result<()> {
         }
         _ => Ok(()),
     }
-}
-
-/// A time of Kafka's for a person and for JSON: RFC 3339, UTC, milliseconds.
-pub fn rfc3339(ms: i64) -> String {
-    use time::format_description::well_known::Rfc3339;
-    let time = time::OffsetDateTime::from_unix_timestamp_nanos(i128::from(ms) * 1_000_000).ok();
-    // Producers may set anything, also what no calendar has.
-    time.and_then(|t| t.format(&Rfc3339).ok()).unwrap_or_else(|| format!("{ms} ms"))
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use serde_json::{Map, Value, json};
 
-use super::report::rfc3339;
+use crate::clock::rfc3339;
 use crate::config::{ConsumerGroups, GroupSelection, IfNotEmpty, KafkaConfig, RestoreRequest};
 use crate::model::restore::Selection;
 use crate::model::restore::window::{Offsets, Times};

@@ -2,10 +2,11 @@
 //! daemon both keep them.
 
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use super::report::Tally;
 use super::{Tallies, Verify};
+use crate::clock::now_ms;
 use crate::model::key;
 use crate::model::verify::Mode;
 use crate::model::verify::coverage::{Run, VERIFY_FORMAT_VERSION, Verified};
@@ -20,7 +21,7 @@ const MODES: [Mode; 3] = [Mode::List, Mode::Manifest, Mode::Data];
 
 /// Writes the results of a run down; `false`, and said why, where that cannot be done. That is no failure of the run.
 pub async fn store(verify: &Verify, tallies: &Tallies, complete: bool) -> bool {
-    let finished_ms = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as i64);
+    let finished_ms = now_ms();
     for (job, tally) in tallies.iter().filter(|(job, _)| !job.is_empty()) {
         if let Err(why) = update(&verify.store, job, verify, run(verify, tally, finished_ms, complete)).await {
             tracing::warn!("the result is not kept in the bucket: {why}");
