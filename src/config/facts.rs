@@ -44,6 +44,7 @@ impl Config {
             state_dir,
             jobs_dir,
             drain_timeout,
+            strict_reload,
             memory_budget,
             http_listen,
             http,
@@ -64,6 +65,7 @@ impl Config {
         put(&mut facts, "state_dir", state_dir);
         put(&mut facts, "jobs_dir", jobs_dir);
         put(&mut facts, "drain_timeout", drain_timeout);
+        put(&mut facts, "strict_reload", strict_reload);
         put(&mut facts, "memory.budget", memory_budget);
         put(&mut facts, "http.listen", http_listen);
         put(&mut facts, "http", http);

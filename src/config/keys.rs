@@ -59,6 +59,13 @@ pub static MAIN: &[Key] = &[
         Is("60s"),
         "How long a stop may take to make durable what has been read.",
     ),
+    key(
+        "strict_reload",
+        Flag,
+        Is("false"),
+        "true: a reload with a new cluster or store that cannot be reached is rejected, and what ran goes on running. \
+         false: it is applied with a warning, and the job begins as soon as what it needs is there.",
+    ),
     key("memory.budget", Size(16 * MIB, TIB), Is("512MiB"), "All queues and open objects together."),
     key("http.listen", Address, Is("127.0.0.1:9748"), "Where metrics and health are served; \"\" switches it off."),
     key(

@@ -201,6 +201,7 @@ impl Loader {
             path: path.to_owned(),
             jobs_dir: self.path(view, "jobs_dir"),
             drain_timeout: view.value("drain_timeout", kind::span),
+            strict_reload: view.value("strict_reload", kind::flag),
             memory_budget: view.value("memory.budget", kind::size),
             http_listen: view.value("http.listen", kind::address),
             http: self.http_protection(view),

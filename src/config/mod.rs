@@ -63,6 +63,8 @@ pub struct Config {
     pub jobs_dir: PathBuf,
     /// How long a stop may take to make durable what has been read.
     pub drain_timeout: Duration,
+    /// A reload that brings a cluster or a store that cannot be reached is rejected.
+    pub strict_reload: bool,
     /// All queues and open objects together, in bytes.
     pub memory_budget: u64,
     /// Where metrics and health are served; `None` is off.

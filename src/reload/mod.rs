@@ -4,6 +4,7 @@
 //! load      every file, until it holds still; every error of every file at once
 //! plan      what changes (pure: model::reload)
 //! build     the clients of what is new or changed, to see that they can be
+//! reach     clusters and stores that nothing used so far; who does not answer is a warning (strict_reload: an error)
 //! swap      one message to the supervisor; what is unchanged keeps its very definition, and is not touched
 //! ```
 //!
@@ -12,6 +13,7 @@
 //! supervisor and the watchdog go on meanwhile.
 
 mod load;
+mod reach;
 mod snapshot;
 
 use std::path::PathBuf;
@@ -60,6 +62,9 @@ pub struct Report {
     pub generation: u64,
     /// What changed, or would.
     pub plan: Plan,
+    /// New clusters and stores that cannot be reached.
+    #[serde(default)]
+    pub warnings: Vec<String>,
 }
 
 impl Report {
@@ -70,10 +75,9 @@ impl Report {
             (true, _) => "nothing was done (--dry-run)".to_owned(),
             (false, _) => format!("applied generation {}", self.generation),
         };
-        match self.plan.text() {
-            plan if plan.is_empty() => last,
-            plan => format!("{plan}\n{last}"),
-        }
+        let plan = Some(self.plan.text()).filter(|plan| !plan.is_empty());
+        let warnings = self.warnings.iter().map(|warning| format!("warning: {warning}"));
+        plan.into_iter().chain(warnings).chain([last]).collect::<Vec<_>>().join("\n")
     }
 }
 
@@ -176,7 +180,12 @@ impl Reloader {
         crate::metrics::reloaded(result.name());
         self.process.standing.reloaded(result, &text);
         match &outcome {
-            Ok(report) => tracing::info!(result = result.name(), generation = report.generation, "reload:\n{text}"),
+            Ok(report) => {
+                for warning in &report.warnings {
+                    tracing::warn!("reload: a new target cannot be reached: {warning}");
+                }
+                tracing::info!(result = result.name(), generation = report.generation, "reload:\n{text}");
+            }
             Err(error) => self.log_rejection(error),
         }
         self.look_for_drift().await;
@@ -213,12 +222,14 @@ impl Reloader {
             .filter(|job| plan.added.contains(&job.id) || plan.changed.get(&job.id).is_some_and(|c| c.restart))
             .cloned()
             .collect();
+        let targets = reach::new_targets(&self.running.config.jobs, &new);
         let io = self.io.clone();
         aside(&self.io, move || load::build(&new, &io)).await??;
+        let warnings = reach::judge(loaded.config.strict_reload, reach::unreached(&targets, &self.io).await)?;
         let generation = self.process.standing.get().generation;
         let result = if plan.is_empty() { ReloadResult::Unchanged } else { ReloadResult::Applied };
         if options.dry_run {
-            return Ok(Report { result, dry_run: true, generation, plan });
+            return Ok(Report { result, dry_run: true, generation, plan, warnings });
         }
         if !plan.is_empty() {
             let swap = Swap { jobs: jobs.clone(), live, drain_timeout: loaded.config.drain_timeout };
@@ -230,7 +241,7 @@ impl Reloader {
         self.running = Loaded { config: Config { jobs, ..loaded.config }, files: loaded.files };
         self.picture = picture;
         let generation = self.process.standing.applied(result == ReloadResult::Applied, &self.running.config.jobs_dir);
-        Ok(Report { result, dry_run: false, generation, plan })
+        Ok(Report { result, dry_run: false, generation, plan, warnings })
     }
 
     /// The jobs from now on, unchanged ones with the very definition they have, and those whose changes need no restart.

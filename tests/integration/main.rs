@@ -25,6 +25,7 @@ mod packages;
 mod protected;
 mod rebalance;
 mod reload;
+mod reload_targets;
 mod restore;
 mod restore_target;
 mod resume;

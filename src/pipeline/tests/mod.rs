@@ -121,6 +121,7 @@ impl Bed {
             path: PathBuf::from("test.toml"),
             state_dir: self.dir.path().join(format!("state-{n}")),
             jobs_dir: PathBuf::new(),
+            strict_reload: false,
             drain_timeout: SOON,
             memory_budget: budget,
             http_listen: None,
