@@ -112,15 +112,17 @@ impl Standing {
         self.inner().last_reload = Some(LastReload { at_ms: now_ms(), result, text });
     }
 
-    /// The files differ from what runs, or do not.
-    pub fn drifted(&self, drift: Option<Drift>) {
+    /// The files differ from what runs, or do not. Where they are `watched`, they are loaded without anybody's doing.
+    pub fn drifted(&self, drift: Option<Drift>, watched: bool) {
         let mut inner = self.inner();
         if let Some(new) = drift.as_ref().filter(|_| inner.drift.is_none()) {
             let files: Vec<_> = new.files.iter().map(|file| file.display().to_string()).collect();
-            tracing::warn!(
-                files = files.join(", "),
-                "files were edited and not loaded; kafka-backup reload loads them"
-            );
+            let files = files.join(", ");
+            if watched {
+                tracing::info!(files, "files were edited; they are loaded when they have held still");
+            } else {
+                tracing::warn!(files, "files were edited and not loaded; kafka-backup reload loads them");
+            }
         }
         inner.drift = drift;
     }

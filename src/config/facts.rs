@@ -45,6 +45,8 @@ impl Config {
             jobs_dir,
             drain_timeout,
             strict_reload,
+            watch,
+            watch_settle,
             memory_budget,
             http_listen,
             http,
@@ -66,6 +68,8 @@ impl Config {
         put(&mut facts, "jobs_dir", jobs_dir);
         put(&mut facts, "drain_timeout", drain_timeout);
         put(&mut facts, "strict_reload", strict_reload);
+        put(&mut facts, "watch", watch);
+        put(&mut facts, "watch_settle", watch_settle);
         put(&mut facts, "memory.budget", memory_budget);
         put(&mut facts, "http.listen", http_listen);
         put(&mut facts, "http", http);

@@ -66,6 +66,19 @@ pub static MAIN: &[Key] = &[
         "true: a reload with a new cluster or store that cannot be reached is rejected, and what ran goes on running. \
          false: it is applied with a warning, and the job begins as soon as what it needs is there.",
     ),
+    key(
+        "watch",
+        Flag,
+        Is("false"),
+        "true: the daemon reloads by itself when the files have been edited and have then held still for watch_settle. \
+         What is rejected is tried again when they change again. false: it says so, and waits for a reload.",
+    ),
+    key(
+        "watch_settle",
+        Span(SECOND, 3600 * SECOND),
+        Is("10s"),
+        "With watch = true: how long the files must have been as they are. Longer than whoever writes them pauses.",
+    ),
     key("memory.budget", Size(16 * MIB, TIB), Is("512MiB"), "All queues and open objects together."),
     key("http.listen", Address, Is("127.0.0.1:9748"), "Where metrics and health are served; \"\" switches it off."),
     key(

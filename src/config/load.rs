@@ -202,6 +202,8 @@ impl Loader {
             jobs_dir: self.path(view, "jobs_dir"),
             drain_timeout: view.value("drain_timeout", kind::span),
             strict_reload: view.value("strict_reload", kind::flag),
+            watch: view.value("watch", kind::flag),
+            watch_settle: view.value("watch_settle", kind::span),
             memory_budget: view.value("memory.budget", kind::size),
             http_listen: view.value("http.listen", kind::address),
             http: self.http_protection(view),

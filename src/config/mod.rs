@@ -65,6 +65,10 @@ pub struct Config {
     pub drain_timeout: Duration,
     /// A reload that brings a cluster or a store that cannot be reached is rejected.
     pub strict_reload: bool,
+    /// Files that were edited are loaded without being asked for.
+    pub watch: bool,
+    /// When they have been as they are for so long.
+    pub watch_settle: Duration,
     /// All queues and open objects together, in bytes.
     pub memory_budget: u64,
     /// Where metrics and health are served; `None` is off.

@@ -56,7 +56,8 @@ fn an_empty_main_file_is_valid_and_has_every_default() {
     assert_eq!(config.state_dir, Path::new("/var/lib/kafka-backup"));
     assert_eq!(config.jobs_dir, Path::new("/etc/kafka-backup/jobs.d"));
     assert_eq!(config.drain_timeout, Duration::from_secs(60));
-    assert!(!config.strict_reload);
+    assert!(!config.strict_reload && !config.watch);
+    assert_eq!(config.watch_settle, Duration::from_secs(10));
     assert_eq!(config.memory_budget, 512 << 20);
     assert_eq!(config.http_listen, Some("127.0.0.1:9748".parse().unwrap()));
     assert_eq!(config.control_socket, Path::new("/run/kafka-backup/control.sock"));

@@ -22,4 +22,5 @@ pub mod stall;
 pub mod standing;
 pub mod tail;
 pub mod verify;
+pub mod watch;
 pub mod watermark;

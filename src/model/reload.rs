@@ -37,7 +37,7 @@ pub enum Effect {
 }
 
 /// Keys of the main file that hold at once; the others belong to the process for as long as it lives.
-const LIVE_MAIN: &[&str] = &["drain_timeout", "jobs_dir", "log.level", "strict_reload"];
+const LIVE_MAIN: &[&str] = &["drain_timeout", "jobs_dir", "log.level", "strict_reload", "watch", "watch_settle"];
 /// Keys of a job that hold at once.
 const LIVE_JOB: &[&str] = &["rate_limit", "rpo_target"];
 /// What makes a job's backup the one it is.
@@ -270,6 +270,8 @@ mod tests {
     #[case("log.level", true)]
     #[case("drain_timeout", true)]
     #[case("strict_reload", true)]
+    #[case("watch", true)]
+    #[case("watch_settle", true)]
     fn the_main_file(#[case] key: &str, #[case] allowed: bool) {
         let main = |value| Picture { main: facts(&[(key, value)]), ..Picture::default() };
         let planned = plan(&main("1"), &main("2"), false);

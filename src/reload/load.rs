@@ -48,6 +48,20 @@ fn files_of(inspection: &Inspection) -> BTreeSet<PathBuf> {
     files
 }
 
+/// The files as they are now: those that run (`known`, and jobs in `jobs_dir`), and those that would be loaded.
+pub fn look(main: Option<&Path>, known: &Snapshot, jobs_dir: &Path) -> Snapshot {
+    let mut paths = known.paths();
+    paths.extend(crate::config::job_files(jobs_dir).unwrap_or_default());
+    let now = Snapshot::of(paths);
+    if known.edited(&now).0.is_empty() {
+        return now;
+    }
+    // Edited, they may refer to other files, or name another folder.
+    let mut paths = now.paths();
+    paths.extend(files_of(&inspect(main, &Jobs::All)));
+    Snapshot::of(paths)
+}
+
 /// Builds the clients of `jobs` and drops them again: certificates are parsed, addresses understood. Nobody is asked
 /// over the network; a store that is down must not keep a mistake from being mended.
 ///

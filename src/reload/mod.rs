@@ -1,4 +1,4 @@
-//! Reload: one path for SIGHUP, `kafka-backup reload` and `systemctl reload`.
+//! Reload: one path for SIGHUP, `kafka-backup reload`, `systemctl reload`, and files that are watched.
 //!
 //! ```text
 //! load      every file, until it holds still; every error of every file at once
@@ -26,9 +26,11 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep_until};
 
 pub use self::load::{Loaded, load};
+use self::snapshot::Snapshot;
 use crate::config::{Config, Job};
 use crate::error::{Error, Exit, Result};
 use crate::model::reload::{Picture, Plan, plan};
+use crate::model::watch::{Watch, look_every};
 use crate::notify;
 use crate::process::Process;
 use crate::signal::Hangups;
@@ -120,6 +122,8 @@ pub struct Reloader {
     io: tokio::runtime::Handle,
     running: Loaded,
     picture: Picture,
+    watch: Watch<Snapshot>,
+    began: Instant,
 }
 
 impl Reloader {
@@ -132,14 +136,16 @@ impl Reloader {
         running: Loaded,
     ) -> Self {
         let picture = running.config.picture();
-        Self { main, process, supervisor, io, running, picture }
+        let (watch, began) = (Watch::default(), Instant::now());
+        Self { main, process, supervisor, io, running, picture, watch, began }
     }
 
     /// Works for as long as the process lives.
     pub async fn run(mut self, mut asked: mpsc::UnboundedReceiver<Asked>, mut hangups: Hangups) {
         // Every signal that has come up to a reload is answered by it; the first one at once, a storm of them together.
         let mut due = Instant::now();
-        let mut drift = tokio::time::interval(DRIFT_EVERY);
+        let mut looked = Instant::now();
+        self.look_for_drift().await;
         loop {
             let signalled = async {
                 hangups.came().await;
@@ -151,8 +157,9 @@ impl Reloader {
                     None => return,
                 },
                 () = signalled => (Options::default(), None),
-                _ = drift.tick() => {
-                    self.look_for_drift().await;
+                () = sleep_until(looked + self.look_every()) => {
+                    self.look().await;
+                    looked = Instant::now();
                     continue;
                 }
             };
@@ -160,16 +167,17 @@ impl Reloader {
                 hangups.forget();
                 due = Instant::now() + SIGNALS_EVERY;
             }
-            let outcome = self.reload(options).await;
+            let outcome = self.reload(options, None).await;
             if let Some(reply) = reply {
                 let _ = reply.send(outcome); // who asked may have given up waiting
             }
         }
     }
 
-    async fn reload(&mut self, options: Options) -> Result<Report> {
+    /// What is `loaded` already is not loaded again.
+    async fn reload(&mut self, options: Options, loaded: Option<Result<Loaded>>) -> Result<Report> {
         let _reloading = (!options.dry_run).then(|| notify::Reloading::begin(&self.process));
-        let outcome = self.transact(options).await;
+        let outcome = self.transact(options, loaded).await;
         if options.dry_run {
             return outcome;
         }
@@ -207,10 +215,16 @@ impl Reloader {
         }
     }
 
-    async fn transact(&mut self, options: Options) -> Result<Report> {
-        let main = self.main.clone();
-        let known = self.running.files.paths();
-        let loaded = aside(&self.io, move || load(main.as_deref(), known)).await??;
+    async fn load(&self) -> Result<Loaded> {
+        let (main, known) = (self.main.clone(), self.running.files.paths());
+        aside(&self.io, move || load(main.as_deref(), known)).await?
+    }
+
+    async fn transact(&mut self, options: Options, loaded: Option<Result<Loaded>>) -> Result<Report> {
+        let loaded = match loaded {
+            Some(loaded) => loaded?,
+            None => self.load().await?,
+        };
         let picture = loaded.config.picture();
         let plan = plan(&self.picture, &picture, options.allow_removals).map_err(|refusals| {
             let all: Vec<String> = refusals.iter().map(ToString::to_string).collect();
@@ -253,19 +267,51 @@ impl Reloader {
         (jobs, live)
     }
 
-    async fn look_for_drift(&self) {
-        let (before, jobs_dir) = (self.running.files.clone(), self.running.config.jobs_dir.clone());
-        let edited = aside(&self.io, move || {
-            let mut paths = before.paths();
-            paths.extend(crate::config::job_files(&jobs_dir).unwrap_or_default());
-            before.edited(&snapshot::Snapshot::of(paths))
-        });
-        if let Ok((files, since)) = edited.await {
-            let now = crate::clock::now_ms();
-            let drift = Drift { files, since_ms: since.unwrap_or(now) };
-            self.process.standing.drifted(Some(drift).filter(|drift| !drift.files.is_empty()));
+    fn look_every(&self) -> Duration {
+        let config = &self.running.config;
+        if config.watch { look_every(config.watch_settle) } else { DRIFT_EVERY }
+    }
+
+    /// Looks at the files, and reloads where that is wanted and they have settled.
+    async fn look(&mut self) {
+        let Some((files, differ)) = self.look_for_drift().await else { return };
+        if !self.running.config.watch {
+            self.watch = Watch::default();
+            return;
+        }
+        let [now_ms, settle_ms] = [self.began.elapsed(), self.running.config.watch_settle].map(millis);
+        if !self.watch.due(files.clone(), differ, now_ms, settle_ms) {
+            return;
+        }
+        let loaded = self.load().await;
+        // What was read is what has settled only if nothing has moved meanwhile; if it has, another look is taken later.
+        if self.look_for_drift().await.is_some_and(|(now, _)| now == files) {
+            self.watch.tried(files);
+            tracing::info!("the files have changed and held still: reloading");
+            let _ = self.reload(Options::default(), Some(loaded)).await; // it has said what came of it
         }
     }
+
+    /// The files as they are now, and whether they differ from what runs, which is shown everywhere.
+    async fn look_for_drift(&self) -> Option<(Snapshot, bool)> {
+        let (main, known) = (self.main.clone(), self.running.files.clone());
+        let (jobs_dir, watched) = (self.running.config.jobs_dir.clone(), self.running.config.watch);
+        let look = move || {
+            let now = load::look(main.as_deref(), &known, &jobs_dir);
+            let (files, since) = known.edited(&now);
+            (now, files, since)
+        };
+        let (now, files, since) = aside(&self.io, look).await.ok()?;
+        let drift = Drift { files, since_ms: since.unwrap_or_else(crate::clock::now_ms) };
+        let drift = Some(drift).filter(|drift| !drift.files.is_empty());
+        let differ = drift.is_some();
+        self.process.standing.drifted(drift, watched);
+        Some((now, differ))
+    }
+}
+
+fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// Does something that blocks where that disturbs nobody. A panic in it is an error like any other.

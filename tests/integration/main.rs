@@ -26,6 +26,7 @@ mod protected;
 mod rebalance;
 mod reload;
 mod reload_targets;
+mod reload_watch;
 mod restore;
 mod restore_target;
 mod resume;

@@ -122,6 +122,8 @@ impl Bed {
             state_dir: self.dir.path().join(format!("state-{n}")),
             jobs_dir: PathBuf::new(),
             strict_reload: false,
+            watch: false,
+            watch_settle: SOON,
             drain_timeout: SOON,
             memory_budget: budget,
             http_listen: None,
