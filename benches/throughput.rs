@@ -7,6 +7,9 @@
 //!     ... cargo bench --bench throughput -- start [PARTITIONS]        how long a start takes with many partitions
 //!     ... cargo bench --bench throughput -- verify [MiB] [PARTITIONS] [ROUNDS]        verify --mode data beside a restore
 //!
+//! The last one does so for a quarter of the data, too: with as many partitions, so that its objects are smaller. The peak
+//! memory of each command must be the same for both, and the wall time of the verification below that of the restore.
+//!
 //! The floor of a backup is a bare librdkafka consumer whose values are copied into blocks of 256 KiB, each compressed
 //! by zstd at the same level. The floor of a restore decompresses the same bytes and produces the values with a bare
 //! librdkafka producer. Both are run as processes of their own, as the program is, and measured from outside.
@@ -104,7 +107,7 @@ fn throughput(stack: &Stack, mib: usize, partitions: i32, rounds: usize) {
 }
 
 /// What `verify --mode data` takes beside a restore of the same objects, for a small and for a four times larger backup:
-/// the memory of both must be the same.
+/// the memory of each must be the same for both (`tests/integration/limits.rs` holds them to it).
 fn verify(stack: &Stack, mib: usize, partitions: i32, rounds: usize) {
     for mib in [mib / 4, mib] {
         println!("{mib} MiB of {RECORD_BYTES}-byte JSON records, {partitions} partitions, {rounds} rounds");

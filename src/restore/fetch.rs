@@ -1,8 +1,12 @@
 //! Brings the bytes of a partition's objects, in order, a bounded piece at a time.
 //!
-//! While one piece is decoded the next waits in the channel and the one after it is on its way: three pieces per
-//! partition are the most that is ever held. Objects of up to [`WHOLE_BYTES`] come in one piece, so that their hash is
-//! compared before any record of them is produced; larger ones come in pieces of [`PIECE_BYTES`].
+//! One piece is asked for when there is room for it: while one is decoded, the next one is on its way or waits. So it is
+//! two pieces for each partition at the most, whatever the objects are like.
+//!
+//! A damaged object is to be named before a record of it is produced. An object of one piece is looked through when it is
+//! there; a larger one is read to its end first, with nothing of it kept, and then once more to be produced: holding it
+//! would need as much memory as objects are large. While one object is produced the next one is looked through, which
+//! adds a piece.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -10,23 +14,22 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use tokio::sync::mpsc;
 
+use super::object::Proof;
 use super::progress::Progress;
 use super::stop::Stop;
+use super::write::Failure;
 use crate::model::restore::{PartitionPlan, Take};
 use crate::storage::retry::retry;
 use crate::storage::{Kind, Store, StoreError};
 
-/// Bytes of a piece of a large object.
-pub const PIECE_BYTES: u64 = 8 * 1024 * 1024;
-
-/// Objects of up to this many bytes are held whole.
-pub const WHOLE_BYTES: u64 = 16 * 1024 * 1024;
+/// Bytes of a piece, but the last of an object.
+pub const PIECE_BYTES: u64 = 2 * 1024 * 1024;
 
 /// How long a store may be out of reach before a partition gives up.
 const PATIENCE: Duration = Duration::from_secs(600);
 
 /// Some bytes of one object.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Piece {
     /// Which of the plan's objects.
     pub index: usize,
@@ -46,30 +49,75 @@ pub struct Source {
     pub progress: Arc<Progress>,
 }
 
-/// Sends the bytes of the objects of `plan` in order, from number `first` on, until there are no more, one cannot be
-/// read, a stop is asked for or nobody wants them any longer.
+/// Sends the bytes of the objects of `plan` in order, from number `first` on, until there are no more, one is damaged or
+/// cannot be read, a stop is asked for or nobody wants them any longer.
 pub async fn fetch(
     source: Source,
     plan: Arc<PartitionPlan>,
     first: usize,
-    pieces: mpsc::Sender<Result<Piece, StoreError>>,
+    pieces: mpsc::Sender<Result<Piece, Failure>>,
     stop: Stop,
 ) {
     let all = async {
-        for (index, take) in plan.objects.iter().enumerate().skip(first) {
-            let mut object = Pieces::of(index, take);
-            while let Some(piece) = object.next(&source.store, &source.throttle).await {
-                let failed = piece.is_err();
-                source.progress.read(piece.as_ref().map_or(0, |piece| piece.bytes.len() as u64));
-                if pieces.send(piece).await.is_err() || failed {
-                    return;
-                }
+        let mut proved = source.prove(&plan, first).await;
+        for index in first..plan.objects.len() {
+            if let Err(failure) = proved {
+                _ = pieces.send(Err(failure)).await;
+                return;
+            }
+            // Where nobody wants the one, nobody wants the other.
+            let next = async { Ok(source.prove(&plan, index + 1).await) };
+            match tokio::try_join!(source.send(index, &plan.objects[index], &pieces), next) {
+                Ok(((), next)) => proved = next,
+                Err(Ended) => return,
             }
         }
     };
     tokio::select! {
         () = all => {}
         () = stop.wait() => {}
+    }
+}
+
+/// Nobody wants more pieces, or there are none.
+struct Ended;
+
+impl Source {
+    /// Sends one object.
+    async fn send(
+        &self,
+        index: usize,
+        take: &Take,
+        pieces: &mpsc::Sender<Result<Piece, Failure>>,
+    ) -> Result<(), Ended> {
+        let mut object = Pieces::of(index, take);
+        loop {
+            let room = pieces.reserve().await.map_err(|_| Ended)?;
+            let Some(piece) = object.next(&self.store, &self.throttle).await else { return Ok(()) };
+            let failed = piece.is_err();
+            self.progress.read(piece.as_ref().map_or(0, |piece| piece.bytes.len() as u64));
+            room.send(piece.map_err(Failure::from));
+            if failed {
+                return Err(Ended);
+            }
+        }
+    }
+
+    /// Reads an object of more than one piece to its end, to see whether it is sound. One of one piece is looked through
+    /// by who receives it; there is nothing to see behind the last one.
+    async fn prove(&self, plan: &Arc<PartitionPlan>, index: usize) -> Result<(), Failure> {
+        let Some(take) = plan.objects.get(index).filter(|take| take.size > PIECE_BYTES) else { return Ok(()) };
+        let (mut object, mut proof) = (Pieces::of(index, take), Proof::new(index));
+        while let Some(piece) = object.next(&self.store, &self.throttle).await {
+            let (piece, plan) = (piece?, plan.clone());
+            // Hashing and decompressing take long enough to keep a thread of the runtime from everything else.
+            let fed = tokio::task::spawn_blocking(move || {
+                proof.feed(&plan.objects[index], piece)?;
+                Ok::<_, Failure>(proof)
+            });
+            proof = fed.await.map_err(|_| Failure::Died(take.key.clone()))??;
+        }
+        Ok(())
     }
 }
 
@@ -92,8 +140,7 @@ impl<'t> Pieces<'t> {
         if at >= take.size {
             return None;
         }
-        let step = if take.size <= WHOLE_BYTES { WHOLE_BYTES } else { PIECE_BYTES };
-        let end = (at + step).min(take.size);
+        let end = (at + PIECE_BYTES).min(take.size);
         throttle.take(end - at).await;
         let piece = range(store, take, at..end).await;
         self.at = end;

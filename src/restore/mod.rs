@@ -18,6 +18,7 @@ pub mod fetch;
 pub mod gather;
 pub mod groups;
 mod header;
+pub mod object;
 pub mod plan_file;
 pub mod progress;
 pub mod report;

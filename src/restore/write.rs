@@ -1,10 +1,10 @@
 //! Decodes the objects of one partition and produces their records, on a thread of its own.
 //!
-//! **What is checked before a record is produced.** That the object's header belongs under its name; for objects of up
-//! to [`WHOLE_BYTES`](super::fetch::WHOLE_BYTES) the hash of the whole object, and for larger ones that of everything
-//! before the last piece is received; for every block that it decompresses (zstandard and snappy carry a checksum of
-//! their own), ends in the sync marker, and decodes to its last byte. The number of records of an object is compared at
-//! its end.
+//! **What is checked before a record of an object is produced.** The hash of the whole object; where none is known (in
+//! folders, and of the older layout), that every block decompresses (zstandard and snappy carry a checksum of their own),
+//! ends in the sync marker and decodes to its last byte, and that there are as many records as the object says. An object
+//! that comes in one piece is looked through here, a larger one by the [fetcher](super::fetch), which reads it twice.
+//! Also that the object's header belongs under its name. The same is checked once more of what is produced.
 //!
 //! **What is checked after.** Every delivery report must carry base offset + n, in order ([`Ledger`]): that one check
 //! finds a second producer, a double retry, a truncation and a transaction marker.
@@ -13,17 +13,14 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use sha2::{Digest, Sha256};
 use tokio::sync::mpsc;
 
 use super::fetch::Piece;
+use super::object::{Open, Proof};
 use super::resume::{Resumed, fingerprint};
 use super::stop::Stop;
 use crate::kafka::KafkaError;
-use crate::model::avro::{DecodeError, ObjectReader};
 use crate::model::batch::{Record, RecordBatch};
-use crate::model::catalog::Facts;
-use crate::model::key::{self, ObjectKey};
 use crate::model::restore::saved::Start;
 use crate::model::restore::window::Verdict;
 use crate::model::restore::{PartitionPlan, Take};
@@ -221,16 +218,6 @@ pub struct Writer {
     next: i64,
 }
 
-/// The object that is being read.
-pub(super) struct Open {
-    index: usize,
-    reader: ObjectReader,
-    hasher: Sha256,
-    named: bool,
-    last_offset: i64,
-    taken: u64,
-}
-
 impl Writer {
     /// Nothing read yet; the records in front of `start` are taken already.
     pub fn new(
@@ -245,7 +232,7 @@ impl Writer {
     }
 
     /// Reads, decodes and produces until the end or the first failure, and waits for what is on its way.
-    pub fn run(mut self, mut pieces: mpsc::Receiver<Result<Piece, StoreError>>) -> Outcome {
+    pub fn run(mut self, mut pieces: mpsc::Receiver<Result<Piece, Failure>>) -> Outcome {
         let read = self.read(&mut pieces);
         drop(pieces);
         let drained = self.drain(read.is_err());
@@ -260,13 +247,16 @@ impl Writer {
         }
     }
 
-    fn read(&mut self, pieces: &mut mpsc::Receiver<Result<Piece, StoreError>>) -> Result<(), Failure> {
+    fn read(&mut self, pieces: &mut mpsc::Receiver<Result<Piece, Failure>>) -> Result<(), Failure> {
         let plan = self.plan.clone();
         let (mut open, mut batch, mut done) = (None::<Open>, RecordBatch::default(), self.first);
         while let Some(piece) = pieces.blocking_recv() {
             let piece = piece?;
             let take = &plan.objects[piece.index];
             let last = piece.last;
+            if open.is_none() && last && take.sha256.is_empty() {
+                Proof::new(piece.index).feed(take, piece.clone())?;
+            }
             let object = open.get_or_insert_with(|| Open::new(piece.index));
             debug_assert_eq!(object.index, piece.index);
             let fed = object.feed(take, piece);
@@ -361,79 +351,4 @@ impl Writer {
         }
         Ok(())
     }
-}
-
-impl Open {
-    /// Nothing of it read yet; `index` is its number in the plan.
-    pub(super) fn new(index: usize) -> Self {
-        Self {
-            index,
-            reader: ObjectReader::new(),
-            hasher: Sha256::new(),
-            named: false,
-            last_offset: i64::MIN,
-            taken: 0,
-        }
-    }
-
-    /// Takes the next bytes. The hash is compared before the last ones are decoded.
-    pub(super) fn feed(&mut self, take: &Take, piece: Piece) -> Result<(), Failure> {
-        if !take.sha256.is_empty() {
-            self.hasher.update(&piece.bytes);
-            if piece.last {
-                let found = hex(&self.hasher.finalize_reset());
-                if found != take.sha256 {
-                    return Err(self.damaged(take, format!("its sha256 is {found} instead of {}", take.sha256)));
-                }
-            }
-        }
-        self.reader.push(piece.bytes);
-        Ok(())
-    }
-
-    /// Decodes the next block into `batch`; `false` when more bytes are needed.
-    pub(super) fn next(&mut self, take: &Take, batch: &mut RecordBatch) -> Result<bool, Failure> {
-        if !self.named {
-            let header = self.reader.header().map(|header| header.map(|h| h.metadata.clone()));
-            let Some(metadata) = header.map_err(|error| self.undecodable(take, &error))? else { return Ok(false) };
-            let name = key::parse(&take.key);
-            if let Some(Facts::Bad(why)) = name.and_then(|name| Facts::from_metadata(&name, &metadata, None)) {
-                return Err(self.damaged(take, why));
-            }
-            self.named = true;
-        }
-        let more = self.reader.next_batch(batch).map_err(|error| self.undecodable(take, &error))?;
-        let name = key::parse(&take.key);
-        if let (Some((topic, partition)), Some(ObjectKey { path, .. })) = (self.reader.source(), name)
-            && (topic != path.topic || partition != path.partition)
-        {
-            let why = format!("its records are of {topic}/{partition}");
-            return Err(self.damaged(take, why));
-        }
-        Ok(more)
-    }
-
-    /// The whole object has been fed and decoded.
-    fn end(&mut self, take: &Take) -> Result<(), Failure> {
-        let summary = self.reader.finish().map_err(|error| self.undecodable(take, &error))?;
-        for (said, found) in [(take.object_records, summary.records), (take.records, self.taken)] {
-            if let Some(said) = said.filter(|said| *said != found) {
-                return Err(self.damaged(take, format!("it says it has {said} records, it has {found}")));
-            }
-        }
-        Ok(())
-    }
-
-    fn undecodable(&self, take: &Take, error: &DecodeError) -> Failure {
-        self.damaged(take, error.to_string())
-    }
-
-    fn damaged(&self, take: &Take, why: String) -> Failure {
-        Failure::Damaged { key: take.key.clone(), why, produced: self.taken }
-    }
-}
-
-/// Lower-case hexadecimal digits.
-pub fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

@@ -20,6 +20,7 @@ use bytes::Bytes;
 use sha2::{Digest, Sha256};
 use tokio::runtime::Handle;
 
+use super::buffer::Buffer;
 use super::{Body, Create, Entry, Head, Kind, Metadata, Page, Store, StoreError, payload};
 use crate::model::object::AVRO_PREFIX;
 
@@ -303,9 +304,9 @@ impl Folder {
             return Err(Failed { kind: Kind::Changed, message });
         }
         let len = range.end.min(facts.len()).saturating_sub(range.start);
-        let mut bytes = vec![0; len as usize];
-        file.read_exact_at(&mut bytes, range.start)?;
-        Ok(bytes.into())
+        let mut bytes = Buffer::zeroed(len as usize);
+        file.read_exact_at(bytes.as_mut_slice(), range.start)?;
+        Ok(bytes.freeze())
     }
 
     fn delete(&self, key: &str) -> Result<(), Failed> {

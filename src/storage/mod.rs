@@ -8,6 +8,7 @@
 //!
 //! "Absent" is only ever concluded from the server's own word (`Ok(None)`), never from an error.
 
+mod buffer;
 pub mod check;
 pub mod fault;
 pub mod file;

@@ -80,6 +80,20 @@ impl Daemon {
         line.trim().trim_end_matches(" kB").parse::<u64>().unwrap_or_default() * 1024
     }
 
+    /// The most memory that was ever resident, in bytes, up to its end, which is waited for and must be a good one.
+    pub fn peak_memory(mut self) -> u64 {
+        let mut peak = 0;
+        wait_until("the process to end", SOON, || {
+            let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap_or_default();
+            let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap_or("0 kB");
+            peak = peak.max(line.trim().trim_end_matches(" kB").parse::<u64>().unwrap_or_default() * 1024);
+            self.has_ended()
+        });
+        let status = self.end();
+        assert!(status.success(), "{status}: {}", self.log());
+        peak
+    }
+
     /// What it has logged.
     pub fn log(&self) -> String {
         String::from_utf8_lossy(&std::fs::read(&self.log).unwrap_or_default()).into_owned()

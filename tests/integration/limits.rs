@@ -12,7 +12,7 @@ use crate::common::kafka::Kafka;
 use crate::common::proxy::{Fault, Hits, Proxy};
 use crate::common::record::numbered;
 use crate::common::stack::{self, Cluster};
-use crate::common::{alone, beside_others};
+use crate::common::{alone, beside_others, unique};
 
 /// A spool without room is a brake, whether by its own limit or by a full disk: nothing is lost, nothing ends.
 #[rstest]
@@ -132,4 +132,48 @@ fn large_records_pass_through_a_small_budget() {
     }
     env.back_up("huge");
     assert_backed_up(&kafka, &env.bucket, &topic);
+}
+
+/// Memory that a command may need for more or larger objects than for few small ones. What a run takes varies by some MiB:
+/// queues towards the broker are as full as it is slow. Held whole, the larger objects alone would be 36 MiB more.
+const MEMORY_MARGIN: u64 = 24 << 20;
+
+/// Four times as many objects, or objects four times as large, are restored and verified in the same memory.
+#[test]
+fn restore_and_verify_need_no_more_memory_for_more_or_larger_objects() {
+    let _turn = beside_others();
+    let kafka = Kafka::shared();
+    let (small, large) = (kafka.topic("memory", 4, &[]), kafka.topic("memory", 4, &[]));
+    for partition in 0..4 {
+        let records = numbered(0..3200, 10_000);
+        kafka.produce(&small, partition, &records[..800]);
+        kafka.produce(&large, partition, &records);
+    }
+    let peaks = |topic: &str, records: u32, objects: usize| {
+        let env = Env::new().job("memory", &[topic], &format!("flush_size = {records}\n"));
+        env.back_up("memory");
+        let sizes: Vec<i64> = env.bucket.list(&format!("{topic}/")).iter().map(|object| object.size).collect();
+        assert_eq!(sizes.len(), objects);
+        assert!(
+            sizes.iter().all(|size| *size > i64::from(records) * 7_000),
+            "objects of more than one piece: {sizes:?}"
+        );
+        let verify = env.start(&["verify", "--storage", "main", "--mode", "data", "--topic", topic], "v").peak_memory();
+        let target = unique("restored");
+        let topics = format!("{topic}:{target}");
+        let restore = ["restore", "--storage", "main", "--kafka", "main", "--topics", &topics, "--create-topics"];
+        let restore = env.start(&restore, "r").peak_memory();
+        assert_eq!(
+            (0..4).map(|partition| kafka.end(&target, partition)).sum::<i64>(),
+            i64::from(records) * objects as i64
+        );
+        println!("{objects} objects of {records} records: verify {} MiB, restore {} MiB", verify >> 20, restore >> 20);
+        [verify, restore]
+    };
+    let few = peaks(&small, 400, 8);
+    for more in [peaks(&large, 400, 32), peaks(&large, 1600, 8)] {
+        for (more, few) in more.into_iter().zip(few) {
+            assert!(more < few + MEMORY_MARGIN, "{} MiB instead of {} MiB", more >> 20, few >> 20);
+        }
+    }
 }

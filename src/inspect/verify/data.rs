@@ -17,7 +17,7 @@ use crate::model::verify::content::{Counter, Damage, hash};
 use crate::model::verify::{Affected, Finding, Reason, Severity};
 use crate::restore::fetch::{Piece, Pieces, Throttle};
 use crate::restore::gather::failed;
-use crate::restore::write::hex;
+use crate::restore::object::hex;
 use crate::storage::{Kind, Store, StoreError};
 
 /// An object that is to be read.
@@ -87,9 +87,13 @@ async fn read(store: &Arc<dyn Store>, work: &Work) -> Result<Result<u64, Damage>
     let work = work.clone();
     let decoded = tokio::task::spawn_blocking(move || Decoder::new(&work).decode(received));
     let (mut object, throttle) = (Pieces::of(0, &take), Throttle::new(None));
-    while let Some(piece) = object.next(store, &throttle).await {
+    // A piece is asked for when there is room for it, so that no more than two are held.
+    while let Ok(room) = pieces.reserve().await
+        && let Some(piece) = object.next(store, &throttle).await
+    {
         let failed = piece.is_err();
-        if pieces.send(piece).await.is_err() || failed {
+        room.send(piece);
+        if failed {
             break;
         }
     }

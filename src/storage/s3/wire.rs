@@ -17,7 +17,7 @@ use aws_sigv4::http_request::{
     UriPathNormalizationMode, sign,
 };
 use aws_sigv4::sign::v4;
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use futures_util::{FutureExt, StreamExt, stream};
 use hyper::body::HttpBody;
 use hyper::{HeaderMap, Request};
@@ -30,6 +30,7 @@ use super::connect::Connector;
 use super::credentials::Cache;
 use super::failure::Failure;
 use crate::metrics;
+use crate::storage::buffer::Buffer;
 use crate::storage::payload::{self, Chunk};
 use crate::storage::{Body, Kind};
 
@@ -230,7 +231,7 @@ impl Wire {
             let mut response = self.client.request(request).await?;
             // The whole body in one allocation, as far as the server may be believed.
             let expected = response.body().size_hint().lower().min(ROOM_MAX);
-            let mut body = BytesMut::with_capacity(expected as usize);
+            let mut body = Buffer::with_room(expected as usize);
             while let Some(chunk) = response.data().await {
                 let chunk = chunk?;
                 progress.moved(chunk.len());
