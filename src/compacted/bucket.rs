@@ -14,6 +14,7 @@ use crate::model::compacted::record::{self, Pin, Record, RecordName, RunRecord, 
 use crate::model::compacted::{Name, TermAnswer};
 use crate::model::key;
 use crate::model::object::{Metadata, ObjectMeta};
+use crate::model::verify::terms::Runs;
 use crate::storage::retry::{PATIENCE, retry};
 use crate::storage::{Body, Create, Entry, Store, StoreError};
 
@@ -91,6 +92,25 @@ impl Bucket {
         seen.pins = self.pins().await?;
         known.last = Some(seen.clone());
         Ok(seen)
+    }
+
+    /// The records of all runs of all instances by their keys, each with what is wrong with it; `None` where the topic has
+    /// no records at all.
+    ///
+    /// # Errors
+    /// The store does not answer.
+    pub async fn all_runs(&self) -> Result<Option<Runs>, StoreError> {
+        let listed = list(&*self.store, &record::folder(&self.topic)).await?;
+        if listed.is_empty() {
+            return Ok(None);
+        }
+        let is_run = |key: &str| matches!(record::parse(&self.topic, key), Some(RecordName::Run { .. }));
+        let runs = listed.into_iter().map(|entry| entry.key).filter(|key| is_run(key));
+        let read = stream::iter(runs).map(|key| async move {
+            let run = self.read::<RunRecord>(&key).await?;
+            Ok((key, run))
+        });
+        Ok(Some(read.buffer_unordered(AT_ONCE).try_collect().await?))
     }
 
     /// The record of the own run with this id, as far as it was read.

@@ -8,10 +8,10 @@ use serde::Serialize;
 
 use super::info::BranchInfo;
 use crate::clock::rfc3339;
-use crate::compacted::bucket::{Bucket, BucketError};
-use crate::error::{Error, Exit, Result};
+use crate::compacted::bucket::Bucket;
+use crate::error::Result;
 use crate::model::compacted::look::{Seen, newest};
-use crate::restore::gather;
+use crate::restore::compacted::failed;
 use crate::storage::Store;
 
 /// A compacted topic.
@@ -58,10 +58,7 @@ pub struct InstanceInfo {
 /// # Errors
 /// The store does not answer.
 pub async fn look(store: &Arc<dyn Store>, topic: &str, folders: &[BranchInfo]) -> Result<Option<CompactedInfo>> {
-    let seen = Bucket::new(store.clone(), topic, None).look(true).await.map_err(|error| match error {
-        BucketError::Store(error) => gather::failed(error),
-        BucketError::Record(error) => Error::new(Exit::ProblemFound, error.to_string()),
-    })?;
+    let seen = Bucket::new(store.clone(), topic, None).look(true).await.map_err(failed)?;
     let mut info = info(&seen);
     for folder in folders {
         let Some(name) = &folder.instance else { continue };

@@ -206,7 +206,8 @@ fn none(topic: &str, instance: &Name) -> Error {
         .hint("kafka-backup info shows the instances that there are")
 }
 
-fn failed(error: BucketError) -> Error {
+/// A look at the bucket that failed, as the end of a command.
+pub fn failed(error: BucketError) -> Error {
     match error {
         BucketError::Store(error) => gather::failed(error),
         BucketError::Record(error) => Error::new(Exit::ProblemFound, error.to_string()),

@@ -2,6 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use serde_json::Value;
+
 use crate::common::env::Env;
 use crate::common::proxy::{Fault, Hits, Proxy};
 use crate::common::stack::s3_endpoint;
@@ -175,4 +177,63 @@ fn an_owner_that_lost_records_asks_for_a_successor() {
     let marked = two.a.bucket.list(&format!("_kafka_backup/compacted/{}/TERM-1.tainted", two.topic));
     assert_eq!(marked.len(), 1, "the snapshot is marked");
     wait_until("a to clear its folder", SOON, || folder(&two, "a").is_empty());
+}
+
+/// `verify` knows the newest TERM: what that relies on must be there, whatever else comes and goes.
+#[test]
+fn verify_misses_what_the_newest_snapshot_relies_on() {
+    let _turn = beside_others();
+    let mut two = two("verified", "");
+    two.write(300);
+    let a = two.a.daemon().ready();
+    await_term(&a, 1.0);
+    let b = two.b.daemon().ready();
+    swap(&two.b, "pair-b");
+    await_term(&b, 2.0);
+    wait_until("a to clear its folder", SOON, || folder(&two, "a").is_empty());
+    assert!(a.stop().success() && b.stop().success());
+    let verify = |mode: &str| two.b.kafka_backup(&["verify", "--json", "--mode", mode]);
+    for mode in ["list", "manifest", "data"] {
+        let summary = verify(mode).success();
+        assert_eq!(summary["notes"], 0, "TERM 1, whose objects are gone, is history: {summary}");
+    }
+
+    let bucket = &two.b.bucket;
+    let record = format!("_kafka_backup/compacted/{}/TERM-2.json", two.topic);
+    let term: Value = serde_json::from_slice(&bucket.get(&record).0).unwrap();
+    let objects = term["partitions"]["0"]["objects"].as_array().unwrap();
+    let number = |object: &Value, key: &str| object[key].as_i64().unwrap();
+    for object in [objects.first().unwrap(), objects.last().unwrap()] {
+        let (from, until) = (number(object, "offset"), number(object, "next_offset"));
+        let key = format!("{0}/b/0/{0}-0-{from:020}.avro", two.topic);
+        let (content, metadata) = bucket.get(&key);
+        bucket.delete(&key);
+        for mode in ["list", "manifest", "data"] {
+            let output = verify(mode);
+            let lines = output.stdout.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+            let damage: Vec<Value> = lines.filter(|line| line["severity"] == "damage").collect();
+            assert!(output.code() == 4 && damage.len() == 1, "{mode}: {output:?}");
+            let found = ["object", "from_offset", "until_offset"].map(|name| damage[0][name].clone());
+            assert_eq!(found, [Value::from(key.as_str()), from.into(), until.into()], "{mode}");
+            let said = damage[0].to_string();
+            assert!(said.contains("TERM 2 of instance b") && said.contains("kafka-backup swap"), "{said}");
+        }
+        bucket.put_with(&key, &content, &metadata);
+        verify("data").success();
+    }
+
+    let run = format!("_kafka_backup/compacted/{}/RUN-b-1.json", two.topic);
+    let intact = bucket.get(&run).0;
+    bucket.put(&run, b"{}");
+    let output = verify("manifest");
+    assert!(output.code() == 4 && output.stdout.contains(&run), "{output:?}");
+    bucket.put(&run, &intact);
+
+    // Nobody knows any longer what became of the turn behind it.
+    let next = format!("_kafka_backup/compacted/{}/TERM-3.json", two.topic);
+    bucket.put(&next, b"{\"format_version\": 1}");
+    let output = verify("list");
+    assert!(output.code() == 4 && output.stdout.contains(&next), "{output:?}");
+    bucket.delete(&next);
+    verify("list").success();
 }

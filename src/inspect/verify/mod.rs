@@ -8,6 +8,7 @@
 //! Listings are used page by page and findings are printed as they are made, so that memory does not grow with the
 //! number of objects. What is found bad is read once more before it is called so.
 
+mod compacted;
 mod data;
 mod report;
 pub mod status;

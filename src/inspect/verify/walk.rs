@@ -8,6 +8,7 @@ use futures_util::{StreamExt, TryStreamExt};
 use tokio::sync::mpsc;
 
 use super::Verify;
+use super::compacted::Compacted;
 use super::data::Work;
 use super::report::Report;
 use crate::clock::now_ms;
@@ -75,6 +76,8 @@ struct Topic<'a> {
     seen: BTreeSet<(Option<String>, i32)>,
     /// Branches that have objects of ours and no record.
     unrooted: BTreeSet<Option<String>>,
+    /// What the records of a compacted topic say.
+    compacted: Option<Compacted>,
 }
 
 impl Walk<'_> {
@@ -88,12 +91,14 @@ impl Walk<'_> {
                 Err(error) => bad.push(finding(Reason::Metadata, key, error.why)),
             }
         }
-        let newest = records.values().next_back();
-        let job: Arc<str> = newest.map_or("", |record| record.job.as_str()).into();
+        let compacted = Compacted::read(store, topic).await?;
+        let newest = records.values().next_back().map(|record| record.job.as_str());
+        let job: Arc<str> = newest.or(compacted.as_ref().and_then(Compacted::job)).unwrap_or_default().into();
         if self.verify.job.as_deref().is_some_and(|wanted| *wanted != *job) {
             return Ok(false);
         }
-        if records.is_empty() && bad.is_empty() && gather::outline(store, topic).await?.is_none() {
+        let is_known = !records.is_empty() || !bad.is_empty() || compacted.is_some();
+        if !is_known && gather::outline(store, topic).await?.is_none() {
             return Ok(false);
         }
         let before = gather::tails(store, topic).await?.map_err(|error| {
@@ -106,11 +111,13 @@ impl Walk<'_> {
             Aging::Unrecorded(Expiry::Possible)
         });
         let (seen, unrooted, now) = (BTreeSet::new(), BTreeSet::new(), Tails::new(topic));
-        let mut topic = Topic { walk: self, name: topic, job, records, aging, heads, before, now, seen, unrooted };
+        let mut topic =
+            Topic { walk: self, name: topic, job, records, aging, heads, before, now, seen, unrooted, compacted };
         bad.into_iter().for_each(|finding| topic.found(finding));
         topic.check_records();
         topic.walk_through().await?;
         topic.check_absent();
+        topic.settle().await?;
         self.report.topic();
         if self.verify.record && self.verify.mode >= Mode::Manifest {
             topic.now.merge(&topic.before);
@@ -177,6 +184,11 @@ impl<'a> Topic<'a> {
         if matches!(word, Word::Vanished) && chain.may_expire(entry.modified_ms) {
             return Ok(());
         }
+        // An instance of a compacted topic that has lost its turn clears its folder; what should not be gone shows in the end.
+        let is_instance = key::generation_of(name.path.branch.as_deref()).is_none();
+        if matches!(word, Word::Vanished) && is_instance {
+            return Ok(());
+        }
         let mut told = self::told(&entry, name, &word, chain.root());
         if matches!(told, Told::Bad(..)) {
             // Asked again before it is called so.
@@ -195,10 +207,10 @@ impl<'a> Topic<'a> {
         self.check_root(name, meta.as_deref());
         let is_readable = matches!(told, Told::Ours(_) | Told::Older) && size > 0;
         let mut findings = Vec::new();
-        let may_expire = chain.root().aging.expiry(Some(entry.modified_ms)) == Expiry::Possible;
+        let may_expire = is_instance || chain.root().aging.expiry(Some(entry.modified_ms)) == Expiry::Possible;
         let seen = Seen { key: entry.key.clone(), offset: name.offset, size, modified_ms: entry.modified_ms, told };
         chain.next(&seen, &mut findings);
-        findings.into_iter().for_each(|finding| self.found(finding));
+        findings.into_iter().for_each(|finding| self.of_list(finding));
         if self.walk.verify.mode == Mode::Data && is_readable && self.walk.picker.takes(&entry.key) {
             let (name, key, job) = (name.clone(), entry.key, self.job.clone());
             let work = Work { name, key, size, etag, meta, may_expire, job };
@@ -224,7 +236,7 @@ impl<'a> Topic<'a> {
         let extent = chain.end(&reaches, &mut findings);
         self.walk.report.partition(&self.job, extent.gap_offsets);
         self.remember(&path, uuid, extent);
-        findings.into_iter().for_each(|finding| self.found(finding));
+        findings.into_iter().for_each(|finding| self.of_list(finding));
     }
 
     fn remember(&mut self, path: &PartitionPath, uuid: Option<String>, extent: Extent) {
@@ -248,7 +260,11 @@ impl<'a> Topic<'a> {
                 aging,
                 whole_runs: BTreeMap::new(),
             },
-            None => Root { expiry, aging, ..Root::unknown() },
+            None => {
+                let whole_runs =
+                    self.compacted.as_ref().map(|compacted| compacted.whole_runs(path)).unwrap_or_default();
+                Root { expiry, aging, whole_runs, ..Root::unknown() }
+            }
         }
     }
 
@@ -310,6 +326,22 @@ impl<'a> Topic<'a> {
                 findings.into_iter().for_each(|finding| self.found(finding));
             }
         }
+    }
+
+    /// What was found in a list; of an instance of a compacted topic it is judged in the end.
+    fn of_list(&mut self, finding: Finding) {
+        let branch = finding.path.as_ref().and_then(|path| path.branch.as_deref());
+        match &mut self.compacted {
+            Some(compacted) if branch.is_some_and(key::is_instance) => compacted.hold(finding),
+            _ => self.found(finding),
+        }
+    }
+
+    /// Looks at the records of a compacted topic once more, and says what was found.
+    async fn settle(&mut self) -> Result<()> {
+        let Some(compacted) = self.compacted.take() else { return Ok(()) };
+        compacted.settle().await?.into_iter().for_each(|finding| self.found(finding));
+        Ok(())
     }
 
     fn found(&self, finding: Finding) {

@@ -11,6 +11,7 @@ pub mod coverage;
 pub mod proof;
 pub mod subset;
 pub mod tails;
+pub mod terms;
 
 use std::fmt;
 
