@@ -14,6 +14,7 @@ use crate::error::{Error, Exit, Result};
 use crate::model::catalog::{self, Branch, Facts, Hole, HoleReason, StoredObject, TopicBackup, Walk};
 use crate::model::key::PartitionPath;
 use crate::model::restore::limits::union;
+use crate::model::verify::aging::Aging;
 use crate::restore::gather;
 use crate::restore::report::{size, table};
 use crate::storage::Store;
@@ -174,7 +175,7 @@ async fn topic_info(store: &Arc<dyn Store>, topic: String, backup: &TopicBackup)
             let record = info.generation.and_then(|n| backup.records.get(&n));
             let origin = record.map(|r| r.fork(partition).unwrap_or_else(|| r.origin(partition)));
             let reach = info.generation.and_then(|n| backup.reaches.get(&(n, partition)).copied());
-            info.partitions.extend(partition_info(store, &path, uuid, (origin, reach)).await?);
+            info.partitions.extend(partition_info(store, &path, uuid, (origin, reach), &backup.aging).await?);
         }
         branches.push(info);
     }
@@ -206,11 +207,12 @@ async fn partition_info(
     path: &PartitionPath,
     uuid: Option<&str>,
     ends: (Option<i64>, Option<i64>),
+    aging: &Aging,
 ) -> Result<Option<PartitionInfo>> {
     let mut objects = Vec::new();
     gather::each_object(store, path, uuid, |object| objects.push(slim(object))).await?;
     catalog::sort(&mut objects);
-    Ok(summarise(path.partition, &objects, ends))
+    Ok(summarise(path.partition, &objects, ends, aging))
 }
 
 /// The object without what takes memory and is not shown.
@@ -233,9 +235,10 @@ fn summarise(
     partition: i32,
     objects: &[StoredObject],
     (origin, reach): (Option<i64>, Option<i64>),
+    aging: &Aging,
 ) -> Option<PartitionInfo> {
     let from_offset = objects.first()?.offset;
-    let (mut walk, mut timestamps) = (Walk::new(origin.unwrap_or(from_offset)), None);
+    let (mut walk, mut timestamps) = (Walk::new(origin.unwrap_or(from_offset), aging), None);
     let mut info = PartitionInfo {
         partition,
         from_offset,
@@ -319,17 +322,24 @@ mod tests {
             let timestamps = (records > 0).then_some((offset, next_offset));
             let (sha256, gap) = (String::new(), gap.to_owned());
             let facts = OurFacts { next_offset, records, timestamps, max_record_bytes: 1, sha256, gap };
-            StoredObject { key: "k".to_owned(), offset, size: 10, etag: String::new(), facts: Facts::Ours(facts) }
+            StoredObject {
+                key: "k".to_owned(),
+                offset,
+                size: 10,
+                etag: String::new(),
+                modified_ms: 0,
+                facts: Facts::Ours(facts),
+            }
         };
         let objects = [object(5, 10, 4, ""), object(10, 20, 0, "retention"), object(20, 30, 10, "")];
-        let info = summarise(3, &objects, (Some(0), Some(32))).unwrap();
+        let info = summarise(3, &objects, (Some(0), Some(32)), &Aging::default()).unwrap();
         assert_eq!((info.from_offset, info.next_offset, info.records, info.objects), (5, Some(30), 14, 3));
         assert_eq!(info.oldest.as_deref(), Some("1970-01-01T00:00:00.005Z"));
         let holes: Vec<_> = info.holes.iter().map(|h| (h.from, h.until)).collect();
         assert_eq!(holes, [(0, 5), (10, 20), (30, 32)]);
-        assert!(summarise(3, &[], (Some(0), None)).is_none());
+        assert!(summarise(3, &[], (Some(0), None), &Aging::default()).is_none());
 
-        let later = summarise(4, &objects, (Some(5), Some(30))).unwrap();
+        let later = summarise(4, &objects, (Some(5), Some(30)), &Aging::default()).unwrap();
         let branch = BranchInfo { generation: Some(1), partitions: vec![info, later], ..BranchInfo::default() };
         let topic = TopicInfo::new("t".to_owned(), vec![branch]);
         let (oldest, newest) = ("1970-01-01T00:00:00.005Z", "1970-01-01T00:00:00.03Z");

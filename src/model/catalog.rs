@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::chain::GenerationRecord;
 use super::key::{self, ObjectKey};
 use super::object::{Metadata, ObjectMeta};
+use super::verify::aging::Aging;
 
 /// What is known of the backup of some topics.
 #[derive(Debug, Default, Clone)]
@@ -26,6 +27,8 @@ pub struct TopicBackup {
     pub branches: BTreeMap<Branch, BTreeMap<i32, Vec<StoredObject>>>,
     /// How far the lists of generations must reach, by generation and partition, where something outside of them says so.
     pub reaches: BTreeMap<(u32, i32), i64>,
+    /// What is known of the age at which its objects go.
+    pub aging: Aging,
 }
 
 /// A line of development of a topic's backup.
@@ -67,6 +70,8 @@ pub struct StoredObject {
     pub size: u64,
     /// Entity tag; empty when not known.
     pub etag: String,
+    /// When it was written, in milliseconds since 1970-01-01 UTC.
+    pub modified_ms: i64,
     /// What it says of itself, checked against its name.
     pub facts: Facts,
 }
@@ -230,6 +235,8 @@ pub enum HoleReason {
     Gap(String),
     /// In front of the first object: expired by the retention, or lost.
     ExpiredOrLost,
+    /// Behind an object that has expired and is still to be removed: stores remove in any order.
+    Expired,
     /// Between two objects: an object was deleted.
     ObjectMissing,
 }
@@ -247,6 +254,9 @@ impl std::fmt::Display for Hole {
         match &self.why {
             HoleReason::Gap(why) => write!(f, "were never read from Kafka ({why})"),
             HoleReason::ExpiredOrLost => write!(f, "in front of the first object are expired or lost"),
+            HoleReason::Expired => {
+                write!(f, "have expired, as has what is in front of them, which is still to be removed")
+            }
             HoleReason::ObjectMissing => write!(f, "are in no object: one was deleted"),
         }
     }
@@ -262,6 +272,8 @@ impl std::fmt::Display for Hole {
 /// | begins behind the cursor | e | all of it, and a hole in front of it |
 /// | is a gap link | e | nothing; it is the reason of a hole that nobody else fills |
 /// | older layout | not known | everything from the cursor on; what it repeats is left out while reading |
+///
+/// A hole is judged by the age of the object in front of it ([`Aging::may_be_gone_behind`]).
 #[derive(Debug, Clone)]
 pub struct Walk {
     cursor: i64,
@@ -270,6 +282,9 @@ pub struct Walk {
     /// The end of what was seen is known; not so behind an object of the older layout.
     certain: bool,
     gaps: Vec<(Range<i64>, String)>,
+    aging: Aging,
+    /// When the last object was written.
+    last_modified_ms: Option<i64>,
     /// Holes found so far, in order.
     pub holes: Vec<Hole>,
     /// Objects that begin in front of their predecessor's end.
@@ -277,9 +292,18 @@ pub struct Walk {
 }
 
 impl Walk {
-    /// Begins at `from`.
-    pub fn new(from: i64) -> Self {
-        Self { cursor: from, begun: false, certain: true, gaps: Vec::new(), holes: Vec::new(), overlaps: 0 }
+    /// Begins at `from`, in a list whose objects go as `aging` says.
+    pub fn new(from: i64, aging: &Aging) -> Self {
+        Self {
+            cursor: from,
+            begun: false,
+            certain: true,
+            gaps: Vec::new(),
+            aging: aging.clone(),
+            last_modified_ms: None,
+            holes: Vec::new(),
+            overlaps: 0,
+        }
     }
 
     /// Where what was seen so far ends, as far as known.
@@ -312,6 +336,7 @@ impl Walk {
             self.overlaps += u64::from(self.begun && start < self.cursor);
         }
         self.begun = true;
+        self.last_modified_ms = Some(object.modified_ms);
         self.gaps.retain(|(range, _)| range.end > self.cursor);
         let from = start.max(self.cursor);
         match end {
@@ -338,7 +363,11 @@ impl Walk {
     }
 
     fn missing_up_to(&mut self, until: i64) {
-        let default = if self.begun { HoleReason::ObjectMissing } else { HoleReason::ExpiredOrLost };
+        let default = match self.begun {
+            false => HoleReason::ExpiredOrLost,
+            true if self.aging.may_be_gone_behind(self.last_modified_ms) => HoleReason::Expired,
+            true => HoleReason::ObjectMissing,
+        };
         while self.cursor < until {
             let at = self.cursor;
             let here = self.gaps.iter().find(|(range, _)| range.contains(&at));

@@ -2,6 +2,7 @@ use proptest::prelude::*;
 use rstest::rstest;
 
 use super::*;
+use crate::model::lifecycle::record::RetentionRecord;
 
 /// `start..next` with records, `start..next!` a gap link, `start` alone the older layout.
 fn object(text: &str) -> StoredObject {
@@ -21,13 +22,21 @@ fn object(text: &str) -> StoredObject {
         Some(next) if next.ends_with('!') => ours(next.trim_end_matches('!'), 0, "retention"),
         Some(next) => ours(next, 1, ""),
     };
-    StoredObject { key: text.to_owned(), offset: start.parse().unwrap(), size: 1, etag: String::new(), facts }
+    StoredObject {
+        key: text.to_owned(),
+        offset: start.parse().unwrap(),
+        size: 1,
+        etag: String::new(),
+        modified_ms: 0,
+        facts,
+    }
 }
 
 fn hole(from: i64, until: i64, why: &str) -> Hole {
     let why = match why {
         "front" => HoleReason::ExpiredOrLost,
         "missing" => HoleReason::ObjectMissing,
+        "expired" => HoleReason::Expired,
         gap => HoleReason::Gap(gap.to_owned()),
     };
     Hole { from, until, why }
@@ -41,9 +50,30 @@ fn hole(from: i64, until: i64, why: &str) -> Hole {
 #[case::nothing_left("", 9, &[hole(0, 9, "front")])]
 #[case::older("0", 20, &[])]
 fn a_list_that_must_go_further(#[case] objects: &str, #[case] reach: i64, #[case] holes: &[Hole]) {
-    let mut walk = Walk::new(0);
+    let mut walk = Walk::new(0, &Aging::default());
     objects.split_whitespace().map(object).for_each(|object| _ = walk.add(&object));
     assert_eq!(walk.finish(Some(reach)).holes, holes);
+}
+
+/// A day is ten milliseconds, it is the 100th, and objects go after three days. Where each object was written, in order.
+#[rstest]
+#[case::old_in_front("0..10 20..30", &[70, 90], &[hole(10, 20, "expired")])]
+#[case::old_on_both_sides("0..10 20..30", &[60, 70], &[hole(10, 20, "expired")])]
+#[case::young_in_front("0..10 20..30", &[71, 90], &[hole(10, 20, "missing")])]
+#[case::one_of_each("0..10 20..30 40..50", &[70, 80, 90], &[hole(10, 20, "expired"), hole(30, 40, "missing")])]
+#[case::the_end("0..10", &[70], &[hole(10, 60, "expired")])]
+#[case::a_young_end("0..10", &[80], &[hole(10, 60, "missing")])]
+#[case::a_gap_link_is_its_own_reason("0..10 10..20! 20..30", &[70, 80, 90], &[hole(10, 20, "retention")])]
+#[case::in_front_of_all("20..30", &[90], &[hole(0, 20, "front")])]
+fn holes_are_judged_by_age(#[case] objects: &str, #[case] written_ms: &[i64], #[case] holes: &[Hole]) {
+    let mut record = RetentionRecord::new("t");
+    record.begin(Some(3), 0, "j");
+    let mut walk = Walk::new(0, &Aging::Recorded { record, now_ms: 100, day_ms: 10 });
+    let objects = objects.split_whitespace().map(object).zip(written_ms);
+    objects.for_each(|(object, ms)| _ = walk.add(&StoredObject { modified_ms: *ms, ..object }));
+    let reach = holes.iter().map(|hole| hole.until).max();
+    assert_eq!(walk.finish(reach).holes, holes);
+    assert!(holes.iter().all(|hole| hole.is_damage() == (hole.why == HoleReason::ObjectMissing)));
 }
 
 #[rstest]
@@ -65,7 +95,7 @@ fn a_list_that_must_go_further(#[case] objects: &str, #[case] reach: i64, #[case
 fn walks(#[case] from: i64, #[case] objects: &str, #[case] taken: &[&str], #[case] holes: &[Hole]) {
     let mut objects: Vec<_> = objects.split_whitespace().map(object).collect();
     sort(&mut objects);
-    let mut walk = Walk::new(from);
+    let mut walk = Walk::new(from, &Aging::default());
     let ranges: Vec<_> = objects.iter().filter_map(|o| walk.add(o)).collect();
     let shown =
         |r: &Range<i64>| if r.end == i64::MAX { format!("{}..", r.start) } else { format!("{}..{}", r.start, r.end) };
@@ -167,7 +197,7 @@ proptest! {
             object(&format!("{}..{}{}", from + start, from + start + len, if *gap { "!" } else { "" }))
         }).collect();
         sort(&mut objects);
-        let mut walk = Walk::new(from);
+        let mut walk = Walk::new(from, &Aging::default());
         let taken: Vec<_> = objects.iter().filter_map(|o| walk.add(o)).collect();
         let walk = walk.finish(None);
         let holes = walk.holes.iter().map(|h| h.from..h.until);

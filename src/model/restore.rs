@@ -402,7 +402,7 @@ impl PartitionPlan {
         refusals: &mut Vec<Refusal>,
     ) {
         let segments = backup.segments(generation, self.partition);
-        let mut walk = Walk::new(segments.first().map_or(0, |s| s.range.start));
+        let mut walk = Walk::new(segments.first().map_or(0, |s| s.range.start), &backup.aging);
         for segment in &segments {
             walk.fork(segment.range.start);
             // Behind an object of the older layout nobody knows how much of the next ones is a repetition.

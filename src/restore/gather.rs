@@ -11,12 +11,17 @@ use std::time::Duration;
 use futures_util::{Stream, StreamExt, TryStreamExt, stream};
 
 use super::header;
+use crate::clock::now_ms;
 use crate::error::{Error, Exit, Result};
 use crate::model::catalog::{self, Branch, Facts, StoredObject, TopicBackup};
 use crate::model::chain::{GenerationError, GenerationRecord};
 use crate::model::key::{self, ObjectKey, PartitionPath};
 use crate::model::lifecycle::head::HeadRecord;
+use crate::model::lifecycle::record::RecordError;
+use crate::model::verify::Expiry;
+use crate::model::verify::aging::Aging;
 use crate::model::verify::tails::{Tails, TailsError};
+use crate::pipeline::expiry;
 use crate::storage::retry::retry;
 use crate::storage::{Entry, Head, Kind, Metadata, Store, StoreError};
 
@@ -65,10 +70,28 @@ pub async fn outline(store: &Arc<dyn Store>, topic: &str) -> Result<Option<Topic
     Ok((!backup.records.is_empty() || !backup.branches.is_empty()).then_some(backup))
 }
 
-/// Fills in how far the lists of a topic must reach: a list does not say where it ends, but head records and earlier
-/// verifications do.
+/// What is known of the age at which the objects of a topic go; where nothing ever expired, `unrecorded`. The inner error is
+/// a record of it that cannot be understood.
+pub async fn aging(
+    store: &Arc<dyn Store>,
+    topic: &str,
+    unrecorded: Expiry,
+) -> Result<std::result::Result<Aging, RecordError>> {
+    let record = expiry::record_of(store, topic).await.map_err(failed)?;
+    Ok(record.map(|record| match record.last() {
+        None => Aging::Unrecorded(unrecorded),
+        Some(_) => Aging::Recorded { record, now_ms: now_ms(), day_ms: expiry::day_ms() },
+    }))
+}
+
+/// Fills in how far the lists of a topic must reach, and how they age: a list does not say where it ends, but head records
+/// and earlier verifications do.
 pub async fn fill_reaches(store: &Arc<dyn Store>, topic: &str, backup: &mut TopicBackup) -> Result<()> {
     let (heads, tails) = futures_util::try_join!(heads(store, topic), tails(store, topic))?;
+    backup.aging = aging(store, topic, Expiry::Possible).await?.unwrap_or_else(|error| {
+        tracing::warn!("{error}; what is missing is not known to have expired");
+        Aging::default()
+    });
     let tails = tails.unwrap_or_else(|error| {
         tracing::warn!("{error}; what earlier verifications have seen is not known");
         Tails::new(topic)
@@ -168,13 +191,15 @@ async fn ask(store: &Arc<dyn Store>, name: ObjectKey, entry: Entry, uuid: Option
     let offset = name.offset;
     let Some((head, word)) = word(store, &entry.key).await.map_err(failed)? else {
         let facts = Facts::Bad("it was listed, and is not there".to_owned());
-        return Ok(StoredObject { key: entry.key, offset, size: entry.size, etag: entry.etag, facts });
+        let (size, etag, modified_ms) = (entry.size, entry.etag, entry.modified_ms);
+        return Ok(StoredObject { key: entry.key, offset, size, etag, modified_ms, facts });
     };
     let facts = match word {
         Ok(metadata) => Facts::from_metadata(&name, &metadata, uuid).unwrap_or(Facts::Older),
         Err(why) => Facts::Bad(why),
     };
-    Ok(StoredObject { key: entry.key, offset, size: head.size, etag: head.etag, facts })
+    let (size, etag, modified_ms) = (head.size, head.etag, entry.modified_ms);
+    Ok(StoredObject { key: entry.key, offset, size, etag, modified_ms, facts })
 }
 
 /// What an object says of itself in its metadata or, where those are not ours, in its Avro header; the inner error says

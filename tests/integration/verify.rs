@@ -236,6 +236,34 @@ fn a_head_that_may_have_expired_is_a_note() {
     }
 }
 
+/// Stores remove what has expired in any order. A hole behind an object that is old enough is no damage, to `verify` as to
+/// `restore`; one behind a young object is.
+#[rstest]
+#[case::old_enough(0, (0, 0), "have expired")]
+#[case::too_young(30, (4, 3), "are in no object")]
+fn a_hole_is_judged_by_the_age_of_what_is_in_front_of_it(
+    #[case] days: u32,
+    #[case] (verified, restored): (i32, i32),
+    #[case] words: &str,
+) {
+    let _turn = beside_others();
+    let backup = Backup::new();
+    let topic = &backup.topic;
+    let terms = format!(r#"[{{"days":{days},"from_ms":0,"job":"verified"}}]"#);
+    let record = format!(r#"{{"format_version":1,"topic":"{topic}","terms":{terms}}}"#);
+    backup.bucket().put(&format!("_kafka_backup/retention/{topic}.json"), record.as_bytes());
+    backup.bucket().delete(&backup.key(60));
+    assert_eq!(backup.verify(&[]).code(), verified);
+    let target = unique("aged");
+    let output = backup.env.restore(&format!("{topic}:{target}"), &[]);
+    assert_eq!(output.code(), restored, "{output:?}");
+    let warning = format!("gap: offsets 60 to 89 {words}");
+    assert!(output.stdout.contains(&warning), "it is named all the same: {output:?}");
+    let summary = output.summary();
+    assert_eq!((&summary["records_planned"], &summary["records_produced"]), (&90.into(), &90.into()), "{summary}");
+    assert_eq!(backup.kafka.end(&target, 0), 90);
+}
+
 /// The shares of a rotation are disjoint and together everything: each of them finds what is damaged in it alone.
 #[test]
 fn all_shares_together_read_every_object() {

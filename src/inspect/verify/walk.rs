@@ -11,7 +11,6 @@ use super::Verify;
 use super::compacted::Compacted;
 use super::data::Work;
 use super::report::Report;
-use crate::clock::now_ms;
 use crate::error::{Error, Exit, Result};
 use crate::model::chain::GenerationRecord;
 use crate::model::key::{self, ObjectKey, PartitionPath};
@@ -22,7 +21,6 @@ use crate::model::verify::chain::{Chain, Extent, Reach, Root, Seen, Told};
 use crate::model::verify::subset::Picker;
 use crate::model::verify::tails::Tails;
 use crate::model::verify::{Expiry, Finding, Mode, Reason, Severity};
-use crate::pipeline::expiry;
 use crate::restore::gather;
 use crate::storage::retry::retry;
 use crate::storage::{Body, Entry, Head, Store, StoreError};
@@ -106,9 +104,10 @@ impl Walk<'_> {
                 .hint("it says how far the lists of the topic reached; remove it to begin anew, or use a newer version")
         })?;
         let heads = gather::heads(store, topic).await?;
-        let aging = self.aging(topic).await?.unwrap_or_else(|finding| {
-            bad.push(finding);
-            Aging::Unrecorded(Expiry::Possible)
+        let unrecorded = (self.verify.expiry)(topic);
+        let aging = gather::aging(store, topic, unrecorded).await?.unwrap_or_else(|error| {
+            bad.push(finding(Reason::Metadata, key::retention_record(topic), error.why));
+            Aging::default()
         });
         let (seen, unrooted, now) = (BTreeSet::new(), BTreeSet::new(), Tails::new(topic));
         let mut topic =
@@ -124,15 +123,6 @@ impl Walk<'_> {
             keep(&topic.now, store).await;
         }
         Ok(true)
-    }
-
-    /// What is known of the retention of a topic; the inner error is a record of it that cannot be understood.
-    async fn aging(&self, topic: &str) -> Result<std::result::Result<Aging, Finding>> {
-        match expiry::record_of(&self.verify.store, topic).await.map_err(gather::failed)? {
-            Ok(record) if record.last().is_none() => Ok(Ok(Aging::Unrecorded((self.verify.expiry)(topic)))),
-            Ok(record) => Ok(Ok(Aging::Recorded { record, now_ms: now_ms(), day_ms: expiry::day_ms() })),
-            Err(error) => Ok(Err(finding(Reason::Metadata, key::retention_record(topic), error.why))),
-        }
     }
 
     async fn ask(&self, entry: Entry) -> Result<Asked, StoreError> {

@@ -42,6 +42,7 @@ fn ours(start: i64, next: i64, records: u64) -> StoredObject {
         offset: start,
         size: 100,
         etag: "e".to_owned(),
+        modified_ms: 0,
         facts: Facts::Ours(facts),
     }
 }
@@ -52,7 +53,14 @@ fn named(start: i64, next: i64) -> StoredObject {
 }
 
 fn older(start: i64) -> StoredObject {
-    StoredObject { key: format!("t/{start}"), offset: start, size: 100, etag: "e".to_owned(), facts: Facts::Older }
+    StoredObject {
+        key: format!("t/{start}"),
+        offset: start,
+        size: 100,
+        etag: "e".to_owned(),
+        modified_ms: 0,
+        facts: Facts::Older,
+    }
 }
 
 fn record(partitions: u32) -> GenerationRecord {

@@ -19,6 +19,13 @@ pub enum Aging {
     },
 }
 
+impl Default for Aging {
+    /// Nobody knows anything.
+    fn default() -> Self {
+        Self::Unrecorded(Expiry::Possible)
+    }
+}
+
 impl Aging {
     /// Whether an object that was written at `written_ms` may be gone without anybody having done wrong. `None`: nobody
     /// knows when.
@@ -32,9 +39,16 @@ impl Aging {
         }
     }
 
+    /// Whether what is missing directly behind an object that was written at `in_front_ms` has expired, as far as anybody can
+    /// know: that object is to go, and what is gone was written after it and before what is young. `None`: nothing is in
+    /// front. Lists of objects are judged by this alone, whether they are verified or restored.
+    pub fn may_be_gone_behind(&self, in_front_ms: Option<i64>) -> bool {
+        in_front_ms.is_some_and(|written_ms| self.is_due(written_ms))
+    }
+
     /// Whether an object that was written at `written_ms` is to go by what is in force now. Stores remove what is to go
     /// when it suits them and in any order, so the ones behind it that are as old may be gone before it.
-    pub fn is_due(&self, written_ms: i64) -> bool {
+    fn is_due(&self, written_ms: i64) -> bool {
         match self {
             Self::Unrecorded(_) => false,
             Self::Recorded { record, now_ms, day_ms } => {

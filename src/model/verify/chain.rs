@@ -182,7 +182,7 @@ impl Chain {
 
     /// Whether the object in front has expired and is still there, so that those behind it may be gone already.
     fn is_expiring(&self) -> bool {
-        self.last_modified_ms.is_some_and(|ms| self.root.aging.is_due(ms))
+        self.root.aging.may_be_gone_behind(self.last_modified_ms)
     }
 
     /// Takes the next object in the order of the names.
