@@ -520,10 +520,10 @@ fn a_record_the_producer_cannot_carry_is_refused() {
     let producer = RestoreProducer::new(&kafka, &s, Box::new(|_, _, _| ())).expect("producer");
     let handle = producer.topic(&topic).expect("topic");
     let mut batch = RecordBatch::default();
-    batch.push(0, (0, TimestampType::CreateTime), None, None, []);
+    batch.push(0, (i64::MIN, TimestampType::CreateTime), None, None, []);
     batch.push(1, (1, TimestampType::CreateTime), None, Some(&vec![0; 2_000_000]), []);
     let send = |i| producer.send(&handle, 0, &batch.get(i).expect("there"), 0);
-    assert!(matches!(send(0), Err(SendError::TimestampZero)));
+    assert!(matches!(send(0), Err(SendError::Timestamp(i64::MIN))));
     assert!(matches!(send(1), Err(SendError::TooLarge(_))));
     assert!(producer.in_flight() == 0 && producer.fatal().is_none());
 }

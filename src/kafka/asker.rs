@@ -42,7 +42,7 @@ impl Asker {
 }
 
 fn connect(kafka: &KafkaConfig, settings: &ClientConfig) -> Result<Client, KafkaError> {
-    Client::new(Role::Consumer, &kafka.name, settings, Arc::new(Quiet(kafka.name.clone())))
+    Client::new(Role::CONSUMER, &kafka.name, settings, Arc::new(Quiet(kafka.name.clone())))
 }
 
 struct Quiet(String);

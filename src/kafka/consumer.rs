@@ -337,11 +337,12 @@ pub type Committed = Vec<(TopicPartition, Option<(i64, String)>)>;
 /// The partitions the group gave us, with their queues where they are placed.
 type Owned = BTreeMap<TopicPartition, Option<Arc<Split>>>;
 
-/// One partition, about which nobody is in a hurry: hundreds of such clients may be in the process.
+/// One partition, about which nobody is in a hurry, waits for something to read most of the time, and hundreds of such clients
+/// may be in the process.
 fn role(kafka: &KafkaConfig, s: &ConsumerSettings) -> Role {
     match s.patient && s.partitions <= 1 {
-        true => Role::QuietMember { late: slack::quiet(kafka.session_timeout()) },
-        false => Role::Consumer,
+        true => Role::Consumer { oversleeps: slack::quiet(kafka.session_timeout()) },
+        false => Role::CONSUMER,
     }
 }
 

@@ -16,7 +16,7 @@ use rdkafka::ClientConfig;
 use rdkafka::bindings::*;
 use rdkafka::types::RDKafkaRespErr as Code;
 
-use super::{KafkaError, Kind, TopicPartition, slack};
+use super::{KafkaError, Kind, TopicPartition, epoch, headers, slack};
 
 /// Longest error text librdkafka writes into a buffer of ours.
 pub(super) const ERROR_TEXT: usize = 512;
@@ -36,22 +36,16 @@ pub(super) trait Events: Send + Sync + 'static {
 /// Whether a client consumes or produces.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Role {
-    Consumer,
-    /// A consumer that waits for something to read most of the time, with many others in the process.
-    QuietMember {
-        /// How late its threads may wake up meanwhile.
-        late: Duration,
+    Consumer {
+        /// How late its threads may wake up while there is nothing to read.
+        oversleeps: Duration,
     },
     Producer,
 }
 
 impl Role {
-    fn oversleeps(self) -> Duration {
-        match self {
-            Role::QuietMember { late } => late,
-            Role::Consumer | Role::Producer => slack::LATE,
-        }
-    }
+    /// A consumer that is not quiet most of the time.
+    pub(super) const CONSUMER: Role = Role::Consumer { oversleeps: slack::LATE };
 }
 
 /// A librdkafka client. The last reference to go destroys it on a thread of its own, because that joins librdkafka's
@@ -86,6 +80,9 @@ impl Client {
     ) -> Result<Client, KafkaError> {
         let failed =
             |message: String| KafkaError { operation: format!("create client {name}"), kind: Kind::Config, message };
+        if role != Role::Producer && !headers::are_known() {
+            return Err(failed("this version of librdkafka cannot tell the names of headers".to_owned()));
+        }
         let native = config.create_native_config().map_err(|e| failed(e.to_string()))?;
         let events = NonNull::from(Box::leak(Box::new(events)));
         let mut text = [0 as c_char; ERROR_TEXT];
@@ -97,13 +94,14 @@ impl Client {
             rd_kafka_conf_set_log_cb(conf, Some(on_log));
             rd_kafka_conf_set_error_cb(conf, Some(on_error));
             let kind = match role {
-                Role::Consumer | Role::QuietMember { .. } => {
-                    slack::allow(conf, role.oversleeps());
+                Role::Consumer { oversleeps } => {
+                    slack::allow(conf, oversleeps);
                     rd_kafka_conf_set_rebalance_cb(conf, Some(on_rebalance));
                     rd_kafka_conf_set_offset_commit_cb(conf, Some(on_commit));
                     rd_kafka_type_t::RD_KAFKA_CONSUMER
                 }
                 Role::Producer => {
+                    epoch::install(conf);
                     rd_kafka_conf_set_dr_msg_cb(conf, Some(on_delivery));
                     rd_kafka_type_t::RD_KAFKA_PRODUCER
                 }

@@ -9,8 +9,10 @@ mod alter;
 mod asker;
 pub mod consumer;
 pub mod coordination;
+mod epoch;
 mod ffi;
 pub mod groups;
+mod headers;
 pub mod mock;
 pub mod patience;
 pub mod permissions;
@@ -19,6 +21,7 @@ pub mod queue;
 pub mod reader;
 pub mod settings;
 mod slack;
+mod version;
 
 use std::sync::Arc;
 

@@ -1,6 +1,6 @@
 //! The producer of a restore: what it is given arrives as it is, in order, once, or the restore stops.
 
-use std::ffi::{c_char, c_void};
+use std::ffi::c_void;
 use std::ptr::{self, NonNull};
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,9 +10,9 @@ use rdkafka::types::RDKafkaRespErr as Code;
 
 use super::ffi::{self, Client, Events, Role, c_string, millis};
 pub use super::settings::ProducerSettings;
-use super::{KafkaError, Kind, settings};
+use super::{KafkaError, Kind, epoch, headers, settings};
 use crate::kafka::settings::KafkaConfig;
-use crate::model::batch::{Headers, Record};
+use crate::model::batch::Record;
 
 /// Why a record was not taken.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -23,9 +23,9 @@ pub enum SendError {
     /// Larger than `record_bytes_max`.
     #[error("the record is larger than the producer takes: {0}")]
     TooLarge(KafkaError),
-    /// librdkafka takes timestamp 0 for "now"; the record was not sent.
-    #[error("librdkafka cannot send the timestamp 0 (1970-01-01T00:00:00Z)")]
-    TimestampZero,
+    /// A timestamp that librdkafka cannot send; the record was not sent.
+    #[error("this librdkafka cannot send the timestamp {0}")]
+    Timestamp(i64),
     /// The producer is of no more use, or topic or partition do not exist.
     #[error(transparent)]
     Fatal(KafkaError),
@@ -108,20 +108,18 @@ impl RestoreProducer {
 
     /// Queues a copy of a record. `tag` comes back with its delivery.
     ///
-    /// The timestamp is sent as it is, -1 ("not available") included, which brokers take as "no timestamp". A topic
-    /// with `message.timestamp.type=LogAppendTime` replaces it.
+    /// The timestamp is sent as it is: 0 too, and -1 ("not available"), which brokers take as "no timestamp". A topic with
+    ///  `message.timestamp.type=LogAppendTime` replaces it.
     pub fn send(&self, topic: &TopicHandle, partition: i32, rec: &Record<'_>, tag: u64) -> Result<(), SendError> {
-        if rec.timestamp == 0 {
-            return Err(SendError::TimestampZero);
-        }
-        let headers = raw_headers(rec.headers);
+        let timestamp = epoch::given(rec.timestamp).ok_or(SendError::Timestamp(rec.timestamp))?;
+        let headers = headers::raw(rec.headers);
         let fields = [
             field(rd_kafka_vtype_t::RD_KAFKA_VTYPE_RKT, rd_kafka_vu_s__bindgen_ty_1 { rkt: topic.topic.ptr.as_ptr() }),
             field(rd_kafka_vtype_t::RD_KAFKA_VTYPE_PARTITION, rd_kafka_vu_s__bindgen_ty_1 { i32_: partition }),
             field(rd_kafka_vtype_t::RD_KAFKA_VTYPE_MSGFLAGS, rd_kafka_vu_s__bindgen_ty_1 { i: RD_KAFKA_MSG_F_COPY }),
             field(rd_kafka_vtype_t::RD_KAFKA_VTYPE_KEY, memory(rec.key)),
             field(rd_kafka_vtype_t::RD_KAFKA_VTYPE_VALUE, memory(rec.value)),
-            field(rd_kafka_vtype_t::RD_KAFKA_VTYPE_TIMESTAMP, rd_kafka_vu_s__bindgen_ty_1 { i64_: rec.timestamp }),
+            field(rd_kafka_vtype_t::RD_KAFKA_VTYPE_TIMESTAMP, rd_kafka_vu_s__bindgen_ty_1 { i64_: timestamp }),
             field(
                 rd_kafka_vtype_t::RD_KAFKA_VTYPE_OPAQUE,
                 rd_kafka_vu_s__bindgen_ty_1 { ptr: tag as usize as *mut c_void },
@@ -178,23 +176,6 @@ fn field(vtype: rd_kafka_vtype_t, u: rd_kafka_vu_s__bindgen_ty_1) -> rd_kafka_vu
 fn memory(bytes: Option<&[u8]>) -> rd_kafka_vu_s__bindgen_ty_1 {
     let (ptr, size) = bytes.map_or((ptr::null_mut(), 0), |b| (b.as_ptr().cast_mut().cast::<c_void>(), b.len()));
     rd_kafka_vu_s__bindgen_ty_1 { mem: rd_kafka_vu_s__bindgen_ty_1__bindgen_ty_1 { ptr, size } }
-}
-
-/// A copy of the headers in librdkafka's form; null when there are none.
-fn raw_headers(headers: Headers<'_>) -> *mut rd_kafka_headers_t {
-    if headers.is_empty() {
-        return ptr::null_mut();
-    }
-    // SAFETY: names and values are copied with their lengths; a null value stays null.
-    unsafe {
-        let raw = rd_kafka_headers_new(headers.len());
-        for header in headers.iter() {
-            let (value, size) = header.value.map_or((ptr::null(), 0), |v| (v.as_ptr().cast::<c_void>(), v.len()));
-            let name = header.name;
-            rd_kafka_header_add(raw, name.as_ptr().cast::<c_char>(), name.len() as isize, value, size as isize);
-        }
-        raw
-    }
 }
 
 /// # Safety

@@ -6,7 +6,7 @@
 //! partition-EOF event at offset N moves it to N + 1, and the next rebalance, which pauses, discards what is queued
 //! and goes on from the position, silently skips record N.
 
-use std::ffi::{c_char, c_void};
+use std::ffi::c_void;
 use std::mem::ManuallyDrop;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::ptr::{self, NonNull};
@@ -16,8 +16,9 @@ use rdkafka::bindings::*;
 use rdkafka::types::RDKafkaRespErr as Code;
 
 use super::ffi::{self, Client, c_string, c_text};
+use super::headers::{RawHeaders, bytes, iterate};
 use super::{KafkaError, Kind, TopicPartition};
-use crate::model::batch::{Header, RecordBatch, TimestampType};
+use crate::model::batch::{RecordBatch, TimestampType};
 
 /// Why a partition's queue delivers nothing more.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -405,9 +406,6 @@ pub(super) struct Message(NonNull<rd_kafka_message_t>);
 // SAFETY: a popped message belongs to whoever popped it; destroying it on another thread is allowed.
 unsafe impl Send for Message {}
 
-/// The headers of a message, in librdkafka's memory.
-pub(super) type RawHeaders = Option<NonNull<rd_kafka_headers_t>>;
-
 impl Message {
     /// Takes over a message; `None` for null.
     pub(super) fn take(raw: *mut rd_kafka_message_t) -> Option<Message> {
@@ -489,33 +487,6 @@ impl Drop for Message {
         // SAFETY: ours.
         unsafe { rd_kafka_message_destroy(self.0.as_ptr()) };
     }
-}
-
-/// Bytes that are null, empty or not.
-///
-/// # Safety
-/// `data` is null or points at `len` bytes that live for `'a`.
-unsafe fn bytes<'a>(data: *const c_void, len: usize) -> Option<&'a [u8]> {
-    // SAFETY: promised by the caller.
-    (!data.is_null()).then(|| unsafe { std::slice::from_raw_parts(data.cast::<u8>(), len) })
-}
-
-/// The headers in order, names as bytes. librdkafka gives names without their length: one with a NUL inside is cut
-/// there.
-fn iterate<'a>(headers: RawHeaders) -> impl Iterator<Item = Header<'a>> {
-    (0usize..).map_while(move |i| {
-        let headers = headers?;
-        let (mut name, mut value, mut size) = (ptr::null::<c_char>(), ptr::null::<c_void>(), 0);
-        // SAFETY: the headers live as long as the message, which the callers hold while they iterate.
-        unsafe {
-            match rd_kafka_header_get_all(headers.as_ptr(), i, &mut name, &mut value, &mut size) {
-                Code::RD_KAFKA_RESP_ERR_NO_ERROR => {
-                    Some(Header { name: std::ffi::CStr::from_ptr(name).to_bytes(), value: bytes(value, size) })
-                }
-                _ => None,
-            }
-        }
-    })
 }
 
 #[cfg(test)]

@@ -65,7 +65,7 @@ fn read(
         return Ok(());
     }
     let settings = settings::reader(kafka, isolation);
-    let client = Arc::new(Client::new(Role::Consumer, "read back", &settings, Arc::new(Quiet))?);
+    let client = Arc::new(Client::new(Role::CONSUMER, "read back", &settings, Arc::new(Quiet))?);
     for some in positions.chunks(AT_ONCE) {
         Reading::start(&client, some)?.finish(&mut take)?;
     }

@@ -354,7 +354,7 @@ mod tests {
         struct Quiet;
         impl Events for Quiet {}
         let config = consumer(&cluster(&[]), &settings(mib * MIB, partitions));
-        Client::new(Role::Consumer, "test", &config, std::sync::Arc::new(Quiet)).expect("accepted");
+        Client::new(Role::CONSUMER, "test", &config, std::sync::Arc::new(Quiet)).expect("accepted");
     }
 
     #[test]

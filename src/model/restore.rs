@@ -503,9 +503,6 @@ fn check_target(
     if same_cluster && plan.source == plan.target && !request.in_place {
         refusals.push(Refusal::SourceItself { topic: name.clone() });
     }
-    if plan.needs.timestamp_zero {
-        refusals.push(Refusal::TimestampZero { topic: plan.source.clone() });
-    }
     let unforked = unforked_parents(backup, plan);
     if !unforked.is_empty() {
         warnings.push(format!(

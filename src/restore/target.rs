@@ -274,7 +274,7 @@ impl Sink for KafkaSink {
             Ok(()) => Ok(true),
             Err(SendError::Full) if self.producer.in_flight() > 0 => Ok(false),
             Err(error @ (SendError::Full | SendError::TooLarge(_))) => Err(failed(Kind::TooLarge, error.to_string())),
-            Err(error @ SendError::TimestampZero) => Err(failed(Kind::Other, error.to_string())),
+            Err(error @ SendError::Timestamp(_)) => Err(failed(Kind::Other, error.to_string())),
             Err(SendError::Fatal(error)) => Err(error),
         }
     }

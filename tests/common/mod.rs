@@ -13,6 +13,7 @@ pub mod proxy;
 pub mod record;
 pub mod s3;
 pub mod stack;
+pub mod wire;
 
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{LazyLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};

@@ -10,7 +10,7 @@ use crate::common::check::{assert_backed_up, await_covered};
 use crate::common::env::Env;
 use crate::common::kafka::Kafka;
 use crate::common::record::{Rec, assert_same, numbered};
-use crate::common::{SOON, beside_others, stack, wait_until};
+use crate::common::{SOON, beside_others, stack, wait_until, wire};
 
 /// Lifts the broker's limits on how far from now a record's timestamp may be, and how large a record may be.
 const NO_LIMITS: &[(&str, &str)] = &[
@@ -64,6 +64,55 @@ fn odd_records_come_to_the_bucket_and_back() {
 
     env.restore(&format!("{source}:{target}"), &[]).success();
     assert_same("the restored topic", &kafka.read(&source, 0), &kafka.read(&target, 0));
+}
+
+/// Backs `records` up and restores them, without a client library on either end, and compares. Returns the target.
+fn by_hand_and_back(kafka: &Kafka, records: &[Rec]) -> String {
+    let (source, target) = (kafka.topic("by-hand", 1, NO_LIMITS), kafka.topic("by-hand-copy", 1, NO_LIMITS));
+    wire::produce(&kafka.bootstrap, &source, 0, records);
+    let expected: Vec<_> = (0..).zip(records).map(|(offset, record)| Rec { offset, ..record.clone() }).collect();
+    assert_same("the source", &expected, &wire::read(&kafka.bootstrap, &source, 0));
+
+    let uncompressed = [("compression.type", "none")];
+    let env = Env::new().kafka("main", &kafka.bootstrap, &uncompressed).job("by-hand", &[&source], "");
+    env.back_up("by-hand");
+    assert_same("the backup", &expected, &avro_reader::read(&env.bucket, &source, 0).records());
+    env.restore(&format!("{source}:{target}"), &[]).success();
+    assert_same("the restored topic", &expected, &wire::read(&kafka.bootstrap, &target, 0));
+    target
+}
+
+/// librdkafka's interface takes 0 for "now".
+#[test]
+fn a_timestamp_of_0_is_a_timestamp_like_any_other() {
+    let _turn = beside_others();
+    let kafka = Kafka::shared();
+    let times = [0, 1, 1_767_225_600_000, 0, -1, 0];
+    let record = |(i, ms): (usize, &i64)| Rec::new(*ms, &format!("k{i}"), "v");
+    let target = by_hand_and_back(&kafka, &times.iter().enumerate().map(record).collect::<Vec<_>>());
+
+    // And as Kafka's own consumer sees it.
+    let args = ["--bootstrap-server", &kafka.bootstrap, "--topic", &target, "--from-beginning", "--max-messages", "6"];
+    let shown = ["--property", "print.timestamp=true", "--property", "print.key=true"];
+    let text = stack::kafka_tool("org.apache.kafka.tools.consumer.ConsoleConsumer", &[&args[..], &shown].concat());
+    let expected: Vec<_> = times.iter().enumerate().map(|(i, ms)| format!("CreateTime:{ms}\tk{i}\tv")).collect();
+    assert_eq!(text.lines().collect::<Vec<_>>(), expected);
+}
+
+/// librdkafka's interface ends a name at its first NUL.
+#[test]
+fn names_of_headers_may_hold_nul() {
+    let _turn = beside_others();
+    let record = Rec::new(1_767_225_600_000, "k", "v")
+        .header(b"a\0b", Some(b"1"))
+        .header("a", None)
+        .header(b"a\0b", None)
+        .header(b"a\0b", Some(b""))
+        .header(b"\0", None)
+        .header(b"\0", Some(b"\0"))
+        .header(b"\xff\0\xfe", None)
+        .header("", Some(b"nameless"));
+    by_hand_and_back(&Kafka::shared(), &[record.clone(), Rec::new(1_767_225_600_001, "k", "none"), record]);
 }
 
 #[test]

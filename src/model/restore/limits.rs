@@ -33,8 +33,6 @@ pub struct Needs {
     pub max_record_bytes: u64,
     /// Some objects do not say how large their records are or when they were made.
     pub unknown: bool,
-    /// Some record has the timestamp 0, for all that the objects say.
-    pub timestamp_zero: bool,
     /// Smallest and largest timestamp, of the objects that say so.
     pub timestamps: Option<(i64, i64)>,
 }
@@ -48,9 +46,6 @@ impl Needs {
                 self.unknown |= facts.max_record_bytes == 0 && facts.records > 0;
                 let timestamps = facts.timestamps.and_then(|timestamps| times.clip(timestamps));
                 self.timestamps = union(self.timestamps, timestamps);
-                let is_end = |ms| facts.timestamps.is_some_and(|(oldest, newest)| oldest == ms || newest == ms);
-                self.timestamp_zero |=
-                    is_end(0) && timestamps.is_some_and(|(oldest, newest)| oldest <= 0 && newest >= 0);
             }
             Facts::Older | Facts::Bad(_) => self.unknown = true,
         }

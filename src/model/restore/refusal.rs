@@ -185,15 +185,6 @@ pub enum Refusal {
         /// How far the newest record is ahead.
         ahead_ms: i64,
     },
-    /// The producer cannot send a timestamp.
-    #[error(
-        "topic {topic} has records with the timestamp 0 (1970-01-01T00:00:00Z), which librdkafka cannot send: it takes 0 \
-         for \"now\"; leave their partitions out with partitions = [...]"
-    )]
-    TimestampZero {
-        /// The source.
-        topic: String,
-    },
     /// The target would replace the timestamps.
     #[error(
         "target topic {topic} has message.timestamp.type = LogAppendTime and would replace every timestamp; \

@@ -236,16 +236,6 @@ fn nothing_to_restore_is_refused() {
 }
 
 #[test]
-fn a_timestamp_that_cannot_be_sent_is_named_first() {
-    let mut object = ours(0, 10, 5);
-    if let Facts::Ours(facts) = &mut object.facts {
-        facts.timestamps = Some((0, 7));
-    }
-    let refusals = plan(&request(&[("t", "t")]), &catalog(1, vec![(0, vec![object])]), &Target::default());
-    assert_eq!(refusals, Err(vec![Refusal::TimestampZero { topic: "t".to_owned() }]));
-}
-
-#[test]
 fn bad_objects_are_named_before_anything_is_done() {
     let mut bad = ours(10, 20, 5);
     bad.facts = Facts::Bad("it says it begins at offset 3".to_owned());
@@ -305,17 +295,20 @@ fn holes_that_nobody_asked_for_are_not_warned_of() {
 }
 
 #[test]
-fn what_cannot_be_sent_matters_only_where_it_is_asked_for() {
+fn what_the_target_does_not_take_matters_only_where_it_is_asked_for() {
     let mut object = ours(0, 10, 5);
     if let Facts::Ours(facts) = &mut object.facts {
         facts.timestamps = Some((0, 7));
     }
     let catalog = catalog(1, vec![(0, vec![object])]);
     let mut request = request(&[("t", "t")]);
-    request.times.from_ms = Some(1);
-    assert!(plan(&request, &catalog, &Target::default()).is_ok());
+    let limit = (request.now_ms - 4).to_string();
+    let target = target(&[(0, 0)], &[("message.timestamp.before.max.ms", &limit)]);
+    request.times.from_ms = Some(4);
+    assert!(plan(&request, &catalog, &target).is_ok());
     request.times = Times { from_ms: None, until_ms: Some(1) };
-    assert!(plan(&request, &catalog, &Target::default()).is_err());
+    let refusals = plan(&request, &catalog, &target).unwrap_err();
+    assert!(matches!(refusals[..], [Refusal::TimestampTooOld { .. }]), "{refusals:?}");
 }
 
 /// What reading `plan` takes, when every object holds exactly the records of `log` in its span.
