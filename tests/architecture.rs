@@ -1,6 +1,9 @@
 //! Which room may name which crate. Each rule is what makes a part replaceable, or testable without a network, a clock
 //! or a disk; a compiler does not see it, so this does.
 
+#[path = "architecture/imports.rs"]
+mod imports;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -46,6 +49,15 @@ fn no_rule_of_compacted_topics_is_left_out() {
         let defines = path == Path::new("model/compacted/settings.rs");
         assert!(defines || !code.contains("without_for_a_test"), "{}: leaves a rule out", path.display());
     }
+}
+
+/// A file that needs another one can be understood after it; two that need each other only together.
+#[test]
+fn no_files_need_each_other_in_a_circle() {
+    let needs = imports::needs(&sources());
+    assert!(needs.len() > 100 && needs.values().flatten().count() > needs.len(), "imports are found");
+    let found: Vec<_> = imports::circles(&needs).iter().map(|circle| circle.join(", ")).collect();
+    assert!(found.is_empty(), "circles of imports:\n{}", found.join("\n"));
 }
 
 /// Panics when a file outside of `allowed` (paths are relative to `src/`) uses one of `names`: as the head or a part of

@@ -1,12 +1,12 @@
 //! `demo`: backup and restore without a cluster or a bucket, with the very pipeline the daemon uses.
 
 use std::collections::BTreeMap;
-use std::io::Write as _;
 use std::mem::ManuallyDrop;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::time::{Duration, Instant};
 
+use super::demo_output::{objects, say};
 use super::{Context, demo_turns, help};
 use crate::config::{Config, Isolation, KafkaConfig, RestoreFlags, RestoreRequest};
 use crate::error::{Error, Exit, Result};
@@ -108,10 +108,6 @@ pub fn run(args: Args, context: &Context) -> Result<()> {
     Ok(())
 }
 
-pub(super) fn say(line: &str) -> Result<()> {
-    writeln!(std::io::stdout(), "{line}").map_err(|e| Error::new(Exit::Failed, "stdout").because(e))
-}
-
 /// An ordinary configuration: what the demo runs on is what a user would write.
 fn write_configuration(dir: &Path, bootstrap: &str) -> Result<PathBuf> {
     let failed = |e| Error::new(Exit::Failed, format!("demo folder {}", dir.display())).because(e);
@@ -191,27 +187,6 @@ fn produce(cluster: &KafkaConfig, topic: &str, partitions: i32) -> std::result::
     failure.map_or(Ok(()), Err)
 }
 
-/// All objects with their sizes, in order.
-pub(super) fn objects(root: &Path) -> Result<BTreeMap<String, u64>> {
-    let mut found = BTreeMap::new();
-    let mut folders = vec![root.to_owned()];
-    let failed = |e| Error::new(Exit::Failed, format!("folder {}", root.display())).because(e);
-    while let Some(folder) = folders.pop() {
-        for entry in std::fs::read_dir(&folder).map_err(failed)? {
-            let entry = entry.map_err(failed)?;
-            let facts = entry.metadata().map_err(failed)?;
-            if facts.is_dir() {
-                folders.push(entry.path());
-            } else {
-                let path = entry.path();
-                let name = path.strip_prefix(root).unwrap_or(&path).display().to_string();
-                found.insert(name, facts.len());
-            }
-        }
-    }
-    Ok(found)
-}
-
 /// The restore command, as typed.
 fn restore(config: &Config, source: &str, target: &str) -> Result<()> {
     let mut flags = RestoreFlags::default();
@@ -231,19 +206,21 @@ fn compare(reader: &Reader) -> Result<usize> {
     let mut compared = 0;
     for partition in 0..PARTITIONS {
         let produced = records(partition);
-        let of = |topic: &str| read.get(&TopicPartition::new(topic, partition));
-        let (a, b) = (of(SOURCE), of(TARGET));
-        for n in 0..produced.len().max(a.map_or(0, RecordBatch::len)).max(b.map_or(0, RecordBatch::len)) {
-            let expected = produced.get(n);
-            for (topic, batch) in [(SOURCE, a), (TARGET, b)] {
-                if batch.and_then(|batch| batch.get(n)) != expected {
-                    return Err(Error::new(Exit::Failed, format!("{topic}/{partition}: record {n} differs")));
-                }
+        for topic in [SOURCE, TARGET] {
+            let at = TopicPartition::new(topic, partition);
+            if let Some(n) = first_difference(&produced, read.get(&at)) {
+                return Err(Error::new(Exit::Failed, format!("{at}: record {n} differs")));
             }
-            compared += 1;
         }
+        compared += produced.len();
     }
     Ok(compared)
+}
+
+/// The first record that is not the same, missing ones and those too many included.
+fn first_difference(produced: &RecordBatch, read: Option<&RecordBatch>) -> Option<usize> {
+    let longer = produced.len().max(read.map_or(0, RecordBatch::len));
+    (0..longer).find(|n| read.and_then(|batch| batch.get(*n)) != produced.get(*n))
 }
 
 /// A consumer of both topics. It joins its group while the other steps run, because joining takes seconds.
@@ -302,5 +279,40 @@ impl Reader {
 impl Drop for Reader {
     fn drop(&mut self) {
         self.group.clone().close(Duration::from_secs(2));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_single_byte_that_differs_is_seen() {
+        let produced = records(0);
+        assert_eq!(first_difference(&produced, Some(&records(0))), None);
+        assert_eq!(first_difference(&produced, None), Some(0));
+        let copy = |change: &dyn Fn(usize, Vec<u8>) -> Vec<u8>, until: usize| {
+            let mut batch = RecordBatch::default();
+            for (n, record) in produced.iter().take(until).enumerate() {
+                let value = record.value.map(|value| change(n, value.to_vec()));
+                let time = (record.timestamp, record.timestamp_type);
+                batch.push(record.offset, time, record.key, value.as_deref(), record.headers.iter());
+            }
+            batch
+        };
+        let same = |_, value| value;
+        assert_eq!(first_difference(&produced, Some(&copy(&same, produced.len()))), None);
+        assert_eq!(first_difference(&produced, Some(&copy(&same, produced.len() - 1))), Some(produced.len() - 1));
+        assert_eq!(first_difference(&copy(&same, 7), Some(&produced)), Some(7));
+        let changed =
+            (0..produced.len()).rfind(|n| produced.get(*n).and_then(|r| r.value).is_some_and(|v| !v.is_empty()));
+        let changed = changed.expect("a value with bytes in it");
+        let one_bit = |n, mut value: Vec<u8>| {
+            if n == changed {
+                value[0] ^= 1;
+            }
+            value
+        };
+        assert_eq!(first_difference(&produced, Some(&copy(&one_bit, produced.len()))), Some(changed));
     }
 }

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use actix::prelude::*;
 
-use super::demo::{objects, say};
+use super::demo_output::{objects, say};
 use crate::config::Config;
 use crate::error::{Error, Exit, Result};
 use crate::pipeline::shown::TurnStatus;

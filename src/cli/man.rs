@@ -8,7 +8,8 @@ use clap_mangen::roff::{Roff, bold, roman};
 
 use super::{command, help};
 use crate::config::Kind;
-use crate::config::keys::{self, Fallback, Key};
+use crate::config::keys;
+use crate::config::{Fallback, Key};
 use crate::error::{Error, Exit, Result};
 
 /// Write the manual pages into a folder

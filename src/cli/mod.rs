@@ -7,6 +7,7 @@ mod check;
 mod completions;
 mod daemon;
 mod demo;
+mod demo_output;
 mod demo_turns;
 mod info;
 mod man;

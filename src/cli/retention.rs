@@ -8,7 +8,7 @@ use serde_json::json;
 use super::{Context, help, print, runtime};
 use crate::config::{Config, Job};
 use crate::error::{Error, Exit, Result};
-use crate::restore::report::table;
+use crate::restore::text::table;
 use crate::retention::report::{Report, days_text};
 use crate::retention::survey::{Clusters, survey};
 use crate::retention::{How, Trouble, keeper, rules};

@@ -14,7 +14,7 @@ use crate::config::{Config, Job};
 use crate::error::{Error, Exit, Result};
 use crate::http::{self, Ready};
 use crate::metrics;
-use crate::pipeline::resolve::Unresolved;
+use crate::pipeline::resolver::Unresolved;
 use crate::process::Process;
 use crate::retention::keeper;
 use crate::signal::Stop;

@@ -14,8 +14,9 @@ use actix::prelude::*;
 
 use super::bucket::Bucket;
 use super::deletions::Deletions;
-use super::effects::{Hands, Trouble, now, term_text};
+use super::effects::{Hands, Trouble, term_text};
 use super::lanes::{LaneParts, Lanes};
+use super::now::now;
 use super::report::Report;
 use super::topic;
 use crate::clock::now_ms;
@@ -24,7 +25,7 @@ use crate::kafka::coordination::{Coordination, CoordinationEvent};
 use crate::model::compacted::{
     Effect, Event, Message as Said, MessageKey, Name, NextScan, Offsets, Phase, Settings, State, Status, step,
 };
-use crate::pipeline::job::run::HowFar;
+use crate::pipeline::job::of_run::HowFar;
 use crate::pipeline::job::{Drain, Leave};
 
 /// How often the machine is woken, and the lanes are asked how far they are; more often where turns are short.
@@ -315,7 +316,7 @@ impl Coordinator {
         let now = &mut self.report.now;
         now.progress = self.lanes.as_ref().and_then(Lanes::share);
         now.reached_offsets = self.lanes.as_ref().map_or(0, |lanes| lanes.stored().values().sum());
-        now.partner_heard_ms = state.heard().map(|(_, at)| now_ms() - (super::effects::now().boot_ms - at));
+        now.partner_heard_ms = state.heard().map(|(_, at)| now_ms() - (super::now::now().boot_ms - at));
         let spent =
             self.scan_began.map(|began| now_ms() - began).filter(|_| matches!(state.phase(), Phase::Scanning { .. }));
         now.expected_end_ms = spent

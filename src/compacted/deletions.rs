@@ -7,7 +7,7 @@ use futures_util::{StreamExt, stream};
 use tokio::sync::RwLock;
 
 use super::bucket::AT_ONCE;
-use super::effects::now;
+use super::now::now;
 use crate::storage::{Store, StoreError};
 
 /// Sees to it that no DELETE begins after the end, and lets the end wait for those on their way.

@@ -6,7 +6,7 @@ use std::time::Instant;
 use super::bucket::{Bucket, BucketError};
 use super::deletions::{Batch, Deletions};
 use super::lanes::LaneParts;
-use crate::clock::{boot_time, now_ms};
+use crate::clock::now_ms;
 use crate::config::Isolation;
 use crate::kafka::admin::{End, TIMEOUT};
 use crate::kafka::coordination::Coordination;
@@ -14,8 +14,8 @@ use crate::kafka::{KafkaError, Kind, TopicPartition};
 use crate::model::compacted::look::SeenObject;
 use crate::model::compacted::record::{COMPACTED_FORMAT_VERSION, RunRecord};
 use crate::model::compacted::title::{Scan, title, void};
-use crate::model::compacted::{Claim, Event, Message, MessageKey, Name, Now, Offsets, TermAnswer, look};
-use crate::pipeline::generation::recorded;
+use crate::model::compacted::{Claim, Event, Message, MessageKey, Name, Offsets, TermAnswer, look};
+use crate::pipeline::generations::recorded;
 use crate::pipeline::topics::Sight;
 
 /// Objects deleted at most under one proof: the next batch looks again.
@@ -51,11 +51,6 @@ impl Trouble {
     pub fn is_fenced(&self) -> bool {
         matches!(self, Self::Kafka(error) if error.kind == Kind::Fenced)
     }
-}
-
-/// Now, by both clocks.
-pub(super) fn now() -> Now {
-    Now { wall_ms: now_ms(), boot_ms: i64::try_from(boot_time().as_millis()).unwrap_or(i64::MAX) }
 }
 
 impl Hands {

@@ -19,6 +19,7 @@ mod deletions;
 mod effects;
 pub mod gauges;
 mod lanes;
+mod now;
 mod report;
 mod topic;
 

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::draft::Draft;
 use super::finding::{Complaint, Findings};
-use super::job::Draft;
 use super::kind;
 use super::layers::View;
 use super::{KafkaConfig, store};

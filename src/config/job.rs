@@ -8,6 +8,7 @@ use config::{Value, ValueKind};
 
 use super::cluster::{self, Cluster};
 use super::compacted::{self, CompactedJob};
+use super::draft::Draft;
 use super::finding::{Complaint, Findings, Origin};
 use super::layers::{Layer, View, What};
 use super::source::{named, origin};
@@ -27,27 +28,6 @@ pub(super) struct Shared<'a> {
     pub clusters: &'a BTreeMap<String, Option<Cluster>>,
     /// By name; `None`: it is there, but of no use.
     pub stores: &'a BTreeMap<String, Option<Arc<StorageConfig>>>,
-}
-
-/// A job with the places of its values.
-#[derive(Debug)]
-pub(super) struct Draft {
-    pub job: Arc<Job>,
-    pub view: View,
-    /// The effective references, which the view does not hold.
-    pub references: Vec<(&'static str, Value)>,
-    /// Where each literal topic stands.
-    pub topic_origins: BTreeMap<String, Origin>,
-}
-
-impl Draft {
-    /// Where a key was given; the beginning of the file where it was not.
-    pub fn origin(&self, key: &str) -> Origin {
-        match self.view.origin(key) {
-            Origin::Named(_) => Origin::start(&self.job.path),
-            file => file,
-        }
-    }
 }
 
 /// The id of the job in `path`.

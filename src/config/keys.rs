@@ -1,31 +1,7 @@
 //! Every key there is: one table per kind of file. Loading refuses what is not in it, and the manual pages are made
 //! from it.
 
-use super::kind::Kind;
-
-/// A key.
-#[derive(Debug)]
-pub struct Key {
-    /// Its name; a dot separates it from the table it is in.
-    pub name: &'static str,
-    /// What its value may be.
-    pub kind: Kind,
-    /// What holds where it is not given.
-    pub default: Fallback,
-    /// What it is for, in sentences.
-    pub doc: &'static str,
-}
-
-/// What holds where a key is not given.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Fallback {
-    /// This value.
-    Is(&'static str),
-    /// What these words say.
-    Said(&'static str),
-    /// It must be given.
-    Required,
-}
+use super::key::{Fallback, Key, Kind};
 
 use Fallback::{Is, Required, Said};
 use Kind::{

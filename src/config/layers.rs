@@ -6,8 +6,8 @@ use std::collections::BTreeMap;
 use config::{Map, Source, Value, ValueKind};
 
 use super::finding::{Complaint, Findings, Origin};
-use super::keys::{self, Fallback, JOB, Key, MAIN};
-use super::kind::Kind;
+use super::key::{Fallback, Key, Kind};
+use super::keys::{self, JOB, MAIN};
 use super::source::{named, origin};
 
 /// What a file or a table is, as far as refusals name it.

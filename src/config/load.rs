@@ -9,9 +9,10 @@ use std::sync::Arc;
 use config::{Map, Value, ValueKind};
 
 use super::cluster::{self, Cluster};
+use super::draft::Draft;
 use super::finding::{Complaint, ConfigErrors, Finding, Findings, Origin, Severity};
-use super::job::{self, Draft, Shared};
-use super::keys::Key;
+use super::job::{self, Shared};
+use super::key::Key;
 use super::layers::{Layer, View, What};
 use super::source::{self, named, origin};
 use super::{Config, HttpProtection, HttpTls, LogFormat, MAIN_FILE, StorageConfig, keys, kind, rules, store};

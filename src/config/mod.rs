@@ -16,9 +16,11 @@
 
 mod cluster;
 mod compacted;
+mod draft;
 mod facts;
 mod finding;
 mod job;
+mod key;
 pub mod keys;
 mod kind;
 mod layers;
@@ -32,7 +34,7 @@ mod tests;
 
 pub use compacted::CompactedJob;
 pub use finding::{ConfigErrors, Finding, Layer, Origin, Severity};
-pub use kind::Kind;
+pub use key::{Fallback, Key, Kind};
 pub use load::{FileKind, Inspection, Jobs, Shown, inspect, kind_of_file, load, load_job_file, load_main};
 pub use restore::{ConsumerGroups, IfNotEmpty, RestoreFlags, RestoreRequest};
 pub use source::job_files;

@@ -1,7 +1,7 @@
 //! Rules between jobs: nothing may be written by two of them, and no consumer group shared.
 
+use super::draft::Draft;
 use super::finding::{Complaint, Findings};
-use super::job::Draft;
 use super::{KafkaConfig, Lifecycle, Place, Retention, StorageConfig, compacted, store};
 use crate::model::lifecycle::MAX_RULES;
 

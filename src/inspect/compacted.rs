@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
-use super::info::BranchInfo;
+use super::branch::BranchInfo;
 use crate::clock::rfc3339;
 use crate::compacted::bucket::Bucket;
 use crate::error::Result;

@@ -8,15 +8,16 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
+pub use super::branch::{BranchInfo, PartitionInfo};
 use super::compacted::CompactedInfo;
 use crate::clock::rfc3339;
 use crate::error::{Error, Exit, Result};
-use crate::model::catalog::{self, Branch, Facts, Hole, HoleReason, StoredObject, TopicBackup, Walk};
+use crate::model::catalog::{self, Branch, Facts, HoleReason, StoredObject, TopicBackup, Walk};
 use crate::model::key::PartitionPath;
 use crate::model::restore::limits::union;
 use crate::model::verify::aging::Aging;
 use crate::restore::gather;
-use crate::restore::report::{size, table};
+use crate::restore::text::{size, table};
 use crate::storage::Store;
 
 /// What is asked for.
@@ -58,60 +59,6 @@ pub struct TopicInfo {
     pub compacted: Option<CompactedInfo>,
 }
 
-/// One generation or instance.
-#[derive(Debug, Default, Serialize)]
-pub struct BranchInfo {
-    /// The number of the generation.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub generation: Option<u32>,
-    /// The name of the instance.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub instance: Option<String>,
-    /// The source cluster, where a generation record says so.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub cluster_id: Option<String>,
-    /// When it began.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub created: Option<String>,
-    /// The generation that is read below the forks.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub parent: Option<u32>,
-    /// Partitions that have objects.
-    pub partitions: Vec<PartitionInfo>,
-}
-
-/// One partition.
-#[derive(Debug, Serialize)]
-pub struct PartitionInfo {
-    /// Its number.
-    pub partition: i32,
-    /// Where the first object begins.
-    pub from_offset: i64,
-    /// Where the last object ends; `None` where nobody knows without reading it.
-    pub next_offset: Option<i64>,
-    /// Records, of the objects that say so.
-    pub records: u64,
-    /// Objects.
-    pub objects: u64,
-    /// Objects that do not say how many records they have (older layout).
-    pub uncounted_objects: u64,
-    /// Bytes stored.
-    pub bytes: u64,
-    /// The smallest record timestamp, where objects say so.
-    pub oldest: Option<String>,
-    /// The largest record timestamp, where objects say so.
-    pub newest: Option<String>,
-    /// The two as numbers, in milliseconds.
-    #[serde(skip)]
-    pub timestamps: Option<(i64, i64)>,
-    /// Objects that begin in front of their predecessor's end.
-    pub overlaps: u64,
-    /// Offsets that no object has.
-    pub holes: Vec<Hole>,
-    /// Objects that are not what they must be.
-    pub bad: Vec<String>,
-}
-
 /// Prints what the store holds.
 pub async fn run(info: Info) -> Result<Exit> {
     let found = collect(&info.store, info.topic.as_deref()).await?;
@@ -121,7 +68,7 @@ pub async fn run(info: Info) -> Result<Exit> {
     } else {
         text(&found)
     };
-    crate::restore::report::print(&text)?;
+    crate::restore::text::print(&text)?;
     Ok(Exit::Ok)
 }
 

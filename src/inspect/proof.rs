@@ -18,7 +18,7 @@ use crate::model::chain::GenerationRecord;
 use crate::model::key::PartitionPath;
 use crate::model::object::ObjectMeta;
 use crate::model::verify::proof::{Judgement, NextRecord, Sight, judge};
-use crate::pipeline::resolve::Unresolved;
+use crate::pipeline::resolver::Unresolved;
 use crate::pipeline::tail::search_tail;
 use crate::restore::gather;
 use crate::storage::Store;

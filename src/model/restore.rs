@@ -3,6 +3,7 @@
 //! [`plan`] is given what the store holds ([`Catalog`]) and what the target is ([`Target`]) and decides; nothing is
 //! produced before it has agreed. It finds all reasons to refuse at once.
 
+pub mod change;
 pub mod limits;
 pub mod mapping;
 mod refusal;
@@ -16,7 +17,8 @@ use std::ops::Range;
 use serde::{Deserialize, Serialize};
 
 pub use self::mapping::{Mapping, Pattern, Rename, Selection};
-pub use self::refusal::Refusal;
+pub use self::refusal::{Refusal, refused};
+pub use self::settings::Create;
 use self::settings::Settings;
 use self::window::{Cover, Offsets, Times};
 use super::catalog::{Catalog, Facts, Hole, Segment, StoredObject, TopicBackup, Walk};
@@ -128,17 +130,6 @@ pub struct TopicPlan {
     pub needs: limits::Needs,
     /// The settings that the target gets at the end, where that is asked for.
     pub settings: Settings,
-}
-
-/// How a target topic is created.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Create {
-    /// Number of partitions, the source's.
-    pub partitions: u32,
-    /// Number of replicas; `None` is the broker's default.
-    pub replication_factor: Option<i32>,
-    /// Settings that keep what is restored from vanishing at once.
-    pub config: BTreeMap<String, String>,
 }
 
 /// What is done for one partition.

@@ -10,10 +10,16 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
+use actix::{Message, WeakRecipient};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 
 /// Permits are counted in KiB, so that budgets beyond 4 GiB fit.
 const UNIT: u64 = 1024;
+
+/// Put what you hold in memory into the spool.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub struct Spill;
 
 /// How often permits are moved that were held when jobs came or went.
 const SETTLE_EVERY: Duration = Duration::from_millis(250);
@@ -76,7 +82,7 @@ impl Drop for Share {
 struct OpenBytes {
     bytes: Arc<AtomicU64>,
     /// Weak: what is asked for memory must not be kept alive by that.
-    spill: actix::WeakRecipient<super::message::Spill>,
+    spill: WeakRecipient<Spill>,
 }
 
 impl Budget {
@@ -170,7 +176,7 @@ impl Budget {
     }
 
     /// Registers a lane's open object, so that it can be asked to spill.
-    pub fn register(&self, lane: u64, bytes: Arc<AtomicU64>, spill: actix::WeakRecipient<super::message::Spill>) {
+    pub fn register(&self, lane: u64, bytes: Arc<AtomicU64>, spill: WeakRecipient<Spill>) {
         self.lanes().insert(lane, OpenBytes { bytes, spill });
     }
 
@@ -213,7 +219,7 @@ impl Budget {
             // It is shown anew with what it cannot spill; until then it must not be chosen again.
             lane.bytes.store(0, Ordering::Relaxed);
             if let Some(spill) = lane.spill.upgrade() {
-                spill.do_send(super::message::Spill);
+                spill.do_send(Spill);
                 asked += size;
             }
         }

@@ -15,15 +15,12 @@ use super::budget::{JobBudget, Permit};
 use super::encoder::Encoder;
 use super::lane::{Lane, LaneGuard, LaneNews};
 use super::message::{Barrier, Records, Requeue, Wake};
-use super::pool::BatchPool;
+use super::pool::{BATCH_BYTES, BatchPool, INDEX_BYTES};
 use super::rate::RateLimit;
+use super::shared::{MAILBOX, Shared, stop_when_closed};
 use crate::clock::now_ms;
 use crate::kafka::queue::{PartitionQueue, QueueError};
 
-/// Record content in one batch, unless a single record is larger.
-pub const BATCH_BYTES: usize = 256 * 1024;
-/// Memory of the index of a batch, beside its content.
-pub const INDEX_BYTES: usize = BATCH_BYTES / 4;
 /// Records in one batch: what the index has room for.
 const BATCH_RECORDS: usize = INDEX_BYTES / 64;
 /// Batches that a lane may have under way to the encoder.
@@ -58,7 +55,7 @@ impl Consumer {
         lane: &Arc<Lane>,
         queue: PartitionQueue,
         encoder: Addr<Encoder>,
-        shared: &super::Shared,
+        shared: &Shared,
         position: i64,
         stop_at: Option<i64>,
     ) -> Self {
@@ -204,14 +201,14 @@ impl Actor for Consumer {
     type Context = Context<Self>;
 
     fn started(&mut self, ctx: &mut Self::Context) {
-        ctx.set_mailbox_capacity(super::MAILBOX);
+        ctx.set_mailbox_capacity(MAILBOX);
         self.listen(ctx);
         ctx.run_interval(TICK, |act, ctx| {
             act.woken.store(true, Ordering::Release);
             act.turn(ctx);
         });
         let lane = self.lane.clone();
-        super::stop_when_closed(&lane, self, ctx);
+        stop_when_closed(&lane, self, ctx);
         self.turn(ctx);
     }
 }

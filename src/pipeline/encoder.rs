@@ -14,11 +14,12 @@ use std::time::{Duration, Instant};
 use actix::prelude::*;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use super::budget::{Budget, Permit};
+use super::budget::{Budget, Permit, Spill};
 use super::lane::{Lane, LaneNews};
-use super::message::{Barrier, Records, Sealed, Spill};
+use super::message::{Barrier, Records, Sealed};
 use super::open_object::OpenObject;
 use super::pool::BatchPool;
+use super::shared::{MAILBOX, stop_when_closed};
 use super::spool::Spool;
 use super::uploader::Uploader;
 use crate::config::Codec;
@@ -367,10 +368,10 @@ impl Actor for Encoder {
     type Context = Context<Self>;
 
     fn started(&mut self, ctx: &mut Self::Context) {
-        ctx.set_mailbox_capacity(super::MAILBOX);
+        ctx.set_mailbox_capacity(MAILBOX);
         self.budget.register(self.lane.number, self.shown.clone(), ctx.address().downgrade().recipient());
         let lane = self.lane.clone();
-        super::stop_when_closed(&lane, self, ctx);
+        stop_when_closed(&lane, self, ctx);
     }
 }
 

@@ -12,10 +12,10 @@ use std::fs::{self, File};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
 use super::open_object::sha256;
 use super::spool::{Spool, SpoolError};
+use super::stock::{EXTENSION, UNFINISHED};
 use crate::kafka::TopicPartition;
 use crate::metrics;
 use crate::model::avro::{MAX_HEADER_BYTES, read_header};
@@ -24,12 +24,6 @@ use crate::model::key::PartitionPath;
 use crate::model::object::{Metadata, ObjectMeta};
 use crate::storage::retry::{PATIENCE, retry};
 use crate::storage::{Body, Create, Piece, Store, StoreError};
-
-const EXTENSION: &str = "closed";
-/// While it is written.
-const UNFINISHED: &str = "part";
-/// The partition went to another process long ago, or its generation is over.
-const FORGOTTEN: Duration = Duration::from_secs(7 * 86_400);
 
 /// A closed object on disk. Stays when dropped.
 #[derive(Debug)]
@@ -42,30 +36,6 @@ pub struct KeptObject {
 /// What is in front of the offset: generation and partition.
 fn stem(generation: &str, partition: i32) -> String {
     format!("{generation}.{partition}.")
-}
-
-/// Counts what an earlier process kept in `dir`, and removes what nobody wants any more.
-pub(super) fn take_stock(dir: &Path) -> io::Result<u64> {
-    let (mut bytes, mut files) = (0, 0);
-    for entry in fs::read_dir(dir)? {
-        let path = entry?.path();
-        let extension = path.extension().and_then(|e| e.to_str()).unwrap_or_default();
-        if extension == UNFINISHED {
-            fs::remove_file(&path)?;
-        } else if extension == EXTENSION {
-            let facts = fs::metadata(&path)?;
-            if facts.modified()?.elapsed().is_ok_and(|age| age > FORGOTTEN) {
-                tracing::warn!(path = %path.display(), "nobody has asked for this object for a week; it is removed");
-                fs::remove_file(&path)?;
-            } else {
-                (bytes, files) = (bytes + facts.len(), files + 1);
-            }
-        }
-    }
-    if files > 0 {
-        tracing::info!(files, bytes, "objects that the bucket did not take wait on disk for their partitions");
-    }
-    Ok(bytes)
 }
 
 /// Writes a closed object to disk. Blocks.

@@ -24,11 +24,6 @@ pub struct Wake;
 #[rtype(result = "()")]
 pub struct Requeue(pub PartitionQueue);
 
-/// Put what you hold in memory into the spool.
-#[derive(Debug, Message)]
-#[rtype(result = "()")]
-pub struct Spill;
-
 /// Consumer to encoder: records in the order of their offsets, each offset once.
 #[derive(Debug, Message)]
 #[rtype(result = "()")]

@@ -12,22 +12,12 @@
 //! | the list ends at S, lo <= S | S |
 //! | the list ends at S < lo | gap link [S, lo), then lo; the snapshot is tainted, unless nothing was read before |
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 
-use super::resolve::{Asked, Resolved, Resolver, Unresolved};
+use super::resolver::{Asked, Resolved, Resolver, Run, Unresolved};
 use super::tail::Found;
 use crate::kafka::TopicPartition;
 use crate::model::chain::GenerationRecord;
-
-/// A run, as its lanes see it.
-#[derive(Debug, Clone)]
-pub struct Run {
-    /// The root of its lists: what the run's record says, in the form that lanes know.
-    pub root: Arc<GenerationRecord>,
-    /// Kafka had deleted records before the run could read them, behind others that it had read.
-    pub lost: Arc<AtomicBool>,
-}
 
 impl Resolver {
     /// Decides where `partition` goes on in `run`.

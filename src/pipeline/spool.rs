@@ -57,7 +57,7 @@ impl Spool {
                 std::fs::remove_file(path)?;
             }
         }
-        let kept = super::kept::take_stock(dir)?;
+        let kept = super::stock::take_stock(dir)?;
         let free = rustix::fs::statvfs(dir).map(|s| s.f_bavail.saturating_mul(s.f_frsize))?;
         Ok(Arc::new(Self {
             dir: dir.to_owned(),

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use super::kept;
-use super::resolve::{Resolver, Unresolved};
+use super::resolver::{Resolver, Unresolved};
 use crate::kafka::TopicPartition;
 use crate::model::chain::GenerationRecord;
 use crate::model::key::{self, PartitionPath};

@@ -20,12 +20,12 @@ use std::time::Duration;
 
 use actix::prelude::*;
 
-use super::Shared;
 use super::committer::Committer;
-use super::generation::Forks;
+use super::generations::Forks;
 use super::kept::{self, KeptObject};
 use super::lane::{Lane, LaneGuard, LaneNews};
 use super::message::{Barrier, Copy, Durable, Sealed};
+use super::shared::{MAILBOX, Shared, stop_when_closed};
 use super::spool::Spool;
 use super::topics::{Sight, TopicWatch};
 use crate::backoff::Backoff;
@@ -316,9 +316,9 @@ impl Actor for Uploader {
     type Context = Context<Self>;
 
     fn started(&mut self, ctx: &mut Self::Context) {
-        ctx.set_mailbox_capacity(super::MAILBOX);
+        ctx.set_mailbox_capacity(MAILBOX);
         let lane = self.upload.lane.clone();
-        super::stop_when_closed(&lane, self, ctx);
+        stop_when_closed(&lane, self, ctx);
     }
 }
 

@@ -7,12 +7,13 @@ use std::time::Instant;
 use futures_util::{StreamExt, stream};
 use tokio::sync::{mpsc, oneshot};
 
+use super::failure::Failure;
 use super::fetch::{Source, Throttle, fetch};
+use super::fingerprint::Resumed;
 use super::progress::Progress;
 use super::report::{PartitionReport, Report};
-use super::resume::Resumed;
 use super::stop::Stop;
-use super::write::{Failure, Ledger, Outcome, Sinks, Writer};
+use super::write::{Ledger, Outcome, Sinks, Writer};
 use crate::error::{Error, Exit, Result};
 use crate::model::restore::{PartitionPlan, Plan, TopicPlan};
 use crate::storage::Store;

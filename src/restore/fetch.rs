@@ -14,10 +14,10 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use tokio::sync::mpsc;
 
-use super::object::Proof;
+use super::failure::Failure;
+use super::object::{Piece, Proof};
 use super::progress::Progress;
 use super::stop::Stop;
-use super::write::Failure;
 use crate::model::restore::{PartitionPlan, Take};
 use crate::storage::retry::retry;
 use crate::storage::{Kind, Store, StoreError};
@@ -27,17 +27,6 @@ pub const PIECE_BYTES: u64 = 2 * 1024 * 1024;
 
 /// How long a store may be out of reach before a partition gives up.
 const PATIENCE: Duration = Duration::from_secs(600);
-
-/// Some bytes of one object.
-#[derive(Debug, Clone)]
-pub struct Piece {
-    /// Which of the plan's objects.
-    pub index: usize,
-    /// The bytes that follow those of the piece before.
-    pub bytes: Bytes,
-    /// The object ends with them.
-    pub last: bool,
-}
 
 /// Where objects are read, how fast, and who is told.
 pub struct Source {

@@ -11,8 +11,8 @@ use super::Restore;
 use super::fetch::{Pieces, Throttle};
 use super::gather;
 use super::object::Open;
-use super::report::table;
 use super::target::KafkaTarget;
+use super::text::table;
 use crate::config::ConsumerGroups;
 use crate::error::{Error, Exit, Result};
 use crate::model::batch::RecordBatch;
@@ -116,7 +116,7 @@ async fn read_through(
                     translator.offer(&take, record.offset, record.timestamp, record.timestamp_type);
                 }
             }
-            Ok::<_, super::write::Failure>(state)
+            Ok::<_, super::failure::Failure>(state)
         });
         let decoded = decoded.await.map_err(|error| Error::new(Exit::Failed, "reading an object").because(error))?;
         state = decoded.map_err(|failure| Error::new(Exit::ProblemFound, failure.to_string()))?;

@@ -14,7 +14,9 @@
 
 pub mod act;
 pub mod compacted;
+pub mod failure;
 pub mod fetch;
+pub mod fingerprint;
 pub mod gather;
 pub mod groups;
 mod header;
@@ -27,6 +29,7 @@ pub mod resume;
 mod settings;
 pub mod stop;
 pub mod target;
+pub mod text;
 pub mod write;
 
 #[cfg(test)]
@@ -39,14 +42,14 @@ use serde_json::{Map, Value, json};
 
 use self::compacted::Pins;
 use self::fetch::Throttle;
+use self::fingerprint::Resumed;
 use self::groups::GroupReport;
 use self::plan_file::PlanFile;
 use self::progress::Progress;
-use self::report::print;
 pub use self::request::Restore;
-use self::resume::Resumed;
 use self::stop::Stop;
 use self::target::{KafkaSinks, KafkaTarget};
+use self::text::print;
 use crate::clock::{now_ms, rfc3339};
 use crate::config::ConsumerGroups;
 use crate::error::{Error, Exit, Result};
@@ -54,7 +57,7 @@ use crate::model::catalog::Catalog;
 use crate::model::groups::plan::GroupPlan;
 use crate::model::restore::saved::{PLAN_FORMAT_VERSION, SavedPlan, plan_id, same_topic};
 use crate::model::restore::window::Offsets;
-use crate::model::restore::{self as model, Mapping, Plan, Refusal, Request, Target};
+use crate::model::restore::{self as model, Mapping, Plan, Refusal, Request, Target, refused};
 
 /// What is known before anything is changed.
 struct Prepared {
@@ -461,17 +464,6 @@ fn refuse(refusals: Vec<Refusal>, json: bool) -> Error {
         }
     }
     refused(refusals)
-}
-
-/// All refusals as one error. "Not found" only when that is all that is wrong.
-fn refused(refusals: Vec<Refusal>) -> Error {
-    let exits: BTreeSet<u8> = refusals.iter().map(|refusal| refusal.exit() as u8).collect();
-    let exit = match refusals.first() {
-        Some(first) if exits.len() == 1 => first.exit(),
-        _ => Exit::Failed,
-    };
-    let reasons: Vec<String> = refusals.iter().map(|refusal| format!("\n  - {refusal}")).collect();
-    Error::new(exit, format!("the restore is refused, nothing was produced:{}", reasons.concat()))
 }
 
 /// Warnings, gaps among them, before anything is done.

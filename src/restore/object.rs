@@ -1,14 +1,25 @@
 //! One object while its bytes come: what it must be before a record of it is produced.
 
+use bytes::Bytes;
 use sha2::{Digest, Sha256};
 
-use super::fetch::Piece;
-use super::write::Failure;
+use super::failure::Failure;
 use crate::model::avro::{DecodeError, ObjectReader};
 use crate::model::batch::RecordBatch;
 use crate::model::catalog::Facts;
 use crate::model::key::{self, ObjectKey};
 use crate::model::restore::Take;
+
+/// Some bytes of one object.
+#[derive(Debug, Clone)]
+pub struct Piece {
+    /// Which of the plan's objects.
+    pub index: usize,
+    /// The bytes that follow those of the piece before.
+    pub bytes: Bytes,
+    /// The object ends with them.
+    pub last: bool,
+}
 
 /// The object that is being read.
 pub(super) struct Open {

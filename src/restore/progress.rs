@@ -7,8 +7,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::report::size;
 use super::stop::Stop;
+use super::text::size;
 use crate::model::restore::{PartitionPlan, Plan};
 
 /// Before this nobody knows how long the rest will take.

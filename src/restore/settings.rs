@@ -2,8 +2,8 @@
 
 use serde_json::json;
 
-use super::report::print;
 use super::target::{KafkaTarget, failed};
+use super::text::print;
 use crate::error::Result;
 use crate::kafka::{KafkaError, Kind};
 use crate::model::restore::{Plan, TopicPlan};

@@ -16,7 +16,7 @@ use crate::kafka::patience::patiently;
 use crate::pipeline::groups::Round;
 use crate::pipeline::job::{Drain, JobRunner, Leave, Parts, SaveGroups};
 use crate::pipeline::rate::RateLimit;
-use crate::pipeline::resolve::{Local, Resolver, Unresolved};
+use crate::pipeline::resolver::{Local, Resolver, Unresolved};
 use crate::pipeline::status::JobStatus;
 use crate::process::Process;
 use crate::storage::Store;

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use actix::prelude::*;
 
 use super::{Coordinator, TICK};
-use crate::compacted::effects::now;
+use crate::compacted::now::now;
 use crate::kafka::admin::TIMEOUT;
 
 /// How often the topic's settings are read; more often where turns are short.

@@ -15,8 +15,9 @@ use crate::model::object::{Metadata, ObjectMeta};
 use crate::model::restore::Take;
 use crate::model::verify::content::{Counter, Damage, hash};
 use crate::model::verify::{Affected, Finding, Reason, Severity};
-use crate::restore::fetch::{Piece, Pieces, Throttle};
+use crate::restore::fetch::{Pieces, Throttle};
 use crate::restore::gather::failed;
+use crate::restore::object::Piece;
 use crate::restore::object::hex;
 use crate::storage::{Kind, Store, StoreError};
 

@@ -11,6 +11,7 @@
 mod compacted;
 mod data;
 mod report;
+mod request;
 pub mod status;
 mod walk;
 pub mod watch;
@@ -18,17 +19,16 @@ pub mod watch;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use futures_util::{StreamExt, TryStreamExt, stream};
 use tokio::sync::{Mutex, mpsc};
 
 use self::report::Report;
+pub use self::request::Verify;
 use self::walk::Walk;
 use crate::error::{Error, Exit, Result};
 use crate::model::verify::subset::{Picker, Subset};
-use crate::model::verify::{Expiry, Mode};
 use crate::restore::gather;
 use crate::restore::stop::Stop;
 use crate::storage::Store;
@@ -41,27 +41,6 @@ const READERS: usize = 4;
 
 /// Objects that wait to be read.
 const WAITING: usize = 16;
-
-/// What is asked for.
-#[derive(Clone)]
-pub struct Verify {
-    /// Where the backup is.
-    pub store: Arc<dyn Store>,
-    /// Only this topic.
-    pub topic: Option<String>,
-    /// Only topics whose newest generation this job wrote.
-    pub job: Option<String>,
-    /// How deep to look.
-    pub mode: Mode,
-    /// Which objects to read, when not all.
-    pub subset: Option<Subset>,
-    /// Of which topics the oldest objects may be gone.
-    pub expiry: Arc<dyn Fn(&str) -> Expiry + Send + Sync>,
-    /// The result is written into the bucket.
-    pub record: bool,
-    /// JSON lines instead of text.
-    pub json: bool,
-}
 
 /// Verifies, prints what is found, and says how it went: 0 or 4.
 ///
@@ -135,6 +114,3 @@ async fn bytes(store: &Arc<dyn Store>, topics: &[String]) -> Result<u64> {
     }
     Ok(total)
 }
-
-/// What was seen of each job.
-type Tallies = BTreeMap<String, report::Tally>;

@@ -7,13 +7,15 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use super::Tallies;
 use crate::error::Result;
 use crate::model::key::generation_of;
 use crate::model::verify::subset::Subset;
 use crate::model::verify::{Finding, Mode, Reason, Severity};
-use crate::restore::report::{print, size};
 use crate::restore::stop::Stop;
+use crate::restore::text::{print, size};
+
+/// What was seen of each job.
+pub type Tallies = BTreeMap<String, Tally>;
 
 /// What was seen of one job.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

@@ -4,8 +4,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::report::Tally;
-use super::{Tallies, Verify};
+use super::report::{Tallies, Tally};
+use super::request::Verify;
 use crate::clock::now_ms;
 use crate::model::key;
 use crate::model::verify::Mode;

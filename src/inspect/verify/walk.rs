@@ -7,10 +7,10 @@ use std::time::Duration;
 use futures_util::{StreamExt, TryStreamExt};
 use tokio::sync::mpsc;
 
-use super::Verify;
 use super::compacted::Compacted;
 use super::data::Work;
 use super::report::Report;
+use super::request::Verify;
 use crate::error::{Error, Exit, Result};
 use crate::model::chain::GenerationRecord;
 use crate::model::key::{self, ObjectKey, PartitionPath};

@@ -5,11 +5,9 @@ use bytes::Bytes;
 use super::SYNC_BYTES;
 use super::codec::{Compressor, EncodeError, TARGET_BLOCK_BYTES};
 use super::encode::{datum_bound, prefix, put_record};
+use super::limits::MAX_BLOCK_BYTES;
 use super::wire::put_long;
 use crate::model::batch::Record;
-
-/// The most a block may take, decompressed. Kafka's own limit for a batch of records is the same.
-pub const MAX_BLOCK_BYTES: usize = i32::MAX as usize;
 
 /// The records of the block that is being filled, encoded.
 ///

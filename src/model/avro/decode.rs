@@ -2,12 +2,12 @@
 //!
 //! A batch takes the whole block as its arena; decoding only notes where keys, values and headers are.
 
-use super::encode::prefix;
 use super::error::{DecodeError, Fault, Problem};
 use super::header::Header;
 use super::legacy::LegacyPlan;
 use super::name;
 use super::schema::{CANONICAL, SCHEMA};
+use super::source::Source;
 use super::wire::Cursor;
 use crate::model::batch::{RecordBatch, Span, TimestampType};
 
@@ -37,53 +37,6 @@ fn layout(schema_json: &str) -> Result<Layout, Problem> {
         return Ok(Layout::Ours);
     }
     LegacyPlan::new(&schema).map(Layout::Legacy).map_err(Problem::ForeignSchema)
-}
-
-/// The partition all records of an object belong to: that of the first one.
-#[derive(Debug, Default)]
-pub(super) struct Source {
-    known: Option<Known>,
-}
-
-#[derive(Debug)]
-struct Known {
-    topic: String,
-    partition: i32,
-    /// Both as our records begin with them.
-    prefix: Vec<u8>,
-}
-
-impl Source {
-    /// Topic and partition, once a record has been read.
-    pub(super) fn get(&self) -> Option<(&str, i32)> {
-        self.known.as_ref().map(|known| (known.topic.as_str(), known.partition))
-    }
-
-    /// A record of `topic` and `partition`.
-    pub(super) fn check(&mut self, topic: &[u8], partition: i32) -> Result<(), Problem> {
-        let topic = std::str::from_utf8(topic).map_err(|_| Problem::TopicNotText)?;
-        match &self.known {
-            Some(known) if known.topic == topic && known.partition == partition => Ok(()),
-            Some(known) => Err(Problem::MixedPartitions {
-                expected: format!("{}/{}", known.topic, known.partition),
-                found: format!("{topic}/{partition}"),
-            }),
-            None => {
-                self.known = Some(Known { topic: topic.to_owned(), partition, prefix: prefix(topic, partition) });
-                Ok(())
-            }
-        }
-    }
-
-    /// The beginning of a record of ours: one comparison, but for the first.
-    fn read(&mut self, cursor: &mut Cursor<'_>) -> Result<(), Fault> {
-        if self.known.as_ref().is_some_and(|known| cursor.skip(&known.prefix)) {
-            return Ok(());
-        }
-        let at = cursor.position();
-        let (topic, partition) = (cursor.bytes()?, cursor.int()?);
-        self.check(topic, partition).map_err(|problem| Fault { at, problem })
-    }
 }
 
 /// Decodes the block of `records` records that is the content of `arena` into `batch`, whose arena it becomes.

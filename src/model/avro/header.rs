@@ -3,15 +3,13 @@
 use super::SYNC_BYTES;
 use super::codec::Compression;
 use super::error::{DecodeError, Fault, Problem};
+use super::limits::MAX_HEADER_BYTES;
 use super::schema::SCHEMA;
 use super::wire::{Cursor, put_bytes, put_long};
 use crate::model::object::{AVRO_PREFIX, Metadata};
 
 /// The first bytes of every Avro object container file.
 const MAGIC: [u8; 4] = *b"Obj\x01";
-
-/// The longest header that is read. Ours take about 2 KiB.
-pub const MAX_HEADER_BYTES: usize = 1024 * 1024;
 
 /// What stands at the beginning of an object.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -14,8 +14,8 @@
 use apache_avro::Schema;
 use apache_avro::schema::RecordField;
 
-use super::decode::Source;
 use super::error::Fault;
+use super::source::Source;
 use super::wire::Cursor;
 use crate::model::batch::{RecordBatch, Span, TimestampType};
 

@@ -25,20 +25,23 @@ mod encode;
 mod error;
 mod header;
 mod legacy;
+mod limits;
 pub mod name;
 mod reader;
 mod schema;
+mod source;
 mod wire;
 
 #[cfg(test)]
 mod tests;
 
-pub use block::{BlockBuilder, MAX_BLOCK_BYTES};
+pub use block::BlockBuilder;
 pub use codec::{Codec, Compression, Compressor, EncodeError, TARGET_BLOCK_BYTES};
 pub use decode::{Layout, open};
 pub use error::{DecodeError, Problem};
-pub use header::{Header, MAX_HEADER_BYTES, read_header, write_header};
+pub use header::{Header, read_header, write_header};
 pub use legacy::LegacyPlan;
+pub use limits::{MAX_BLOCK_BYTES, MAX_HEADER_BYTES};
 pub use reader::{ObjectReader, Summary};
 pub use schema::SCHEMA;
 

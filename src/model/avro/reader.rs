@@ -5,11 +5,12 @@ use std::collections::VecDeque;
 use bytes::{Bytes, BytesMut};
 
 use super::SYNC_BYTES;
-use super::block::MAX_BLOCK_BYTES;
 use super::codec::Decompressor;
-use super::decode::{Layout, Source, decode_block, open};
+use super::decode::{Layout, decode_block, open};
 use super::error::{DecodeError, Fault, Problem};
-use super::header::{Header, MAX_HEADER_BYTES, read_header};
+use super::header::{Header, read_header};
+use super::limits::{MAX_BLOCK_BYTES, MAX_HEADER_BYTES};
+use super::source::Source;
 use super::wire::Cursor;
 use crate::model::batch::RecordBatch;
 

@@ -42,6 +42,7 @@ mod step;
 #[cfg(test)]
 mod step_tests;
 pub mod title;
+mod turn;
 pub mod view;
 pub mod wire;
 

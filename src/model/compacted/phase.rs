@@ -25,7 +25,7 @@ use super::event::{Claim, Effect, Notice, WhyScan};
 use super::message::Status;
 use super::settings::{Initial, Name, Rule};
 use super::state::{Asked, Phase, State};
-use super::step::Turn;
+use super::turn::Turn;
 use super::view::{Offsets, OwnRun, Owner, View};
 
 /// Decides what to do in the present phase. Nothing is asked at the moment.

@@ -2,12 +2,13 @@
 //! decides by all that is known.
 
 use super::complete::{note_ends, too_late};
-use super::event::{Claim, Effect, Event, Notice, Progress, TermAnswer};
+use super::event::{Effect, Event, Notice, Progress, TermAnswer};
 use super::message::{Message, Status};
 use super::phase;
 use super::settings::Now;
 use super::state::{Asked, Phase, State};
-use super::view::{Offsets, View};
+use super::turn::Turn;
+use super::view::Offsets;
 
 /// Takes in what happened at `now`: the instance's new state, and what it wants done, in this order.
 ///
@@ -19,15 +20,6 @@ pub fn step(state: State, event: Event, now: Now) -> (State, Vec<Effect>) {
     }
     turn.announce();
     (turn.state, turn.effects)
-}
-
-/// One step on its way.
-pub(super) struct Turn {
-    pub(super) state: State,
-    pub(super) now: Now,
-    pub(super) effects: Vec<Effect>,
-    /// The view was taken in answer to the request before, and nothing has happened since.
-    pub(super) is_proof: bool,
 }
 
 impl Turn {
@@ -137,60 +129,6 @@ impl Turn {
             *until = Some(reach);
         }
         self.state.view = None;
-    }
-
-    /// A DELETE may be on its way: nothing is created in the own folder before it is dead.
-    pub(super) fn deletes_may_come(&mut self) {
-        let state = &mut self.state;
-        state.deletes_die_at = state.deletes_die_at.max(self.now.boot_ms + state.settings.delete_lifetime_ms);
-    }
-
-    /// Asks for something. The caller has seen to it that nothing else is asked for.
-    pub(super) fn ask(&mut self, asked: Asked, effect: Effect) {
-        debug_assert!(effect.is_request() && self.state.asked.is_none(), "one request at a time: {effect:?}");
-        self.state.asked = Some(asked);
-        self.effects.push(effect);
-    }
-
-    /// Asks for a look at the bucket.
-    pub(super) fn look(&mut self, fresh: bool) {
-        self.ask(Asked::Look, Effect::Look { fresh });
-    }
-
-    /// Asks for a look when there is no view, or when the last one is older than `look_every`.
-    pub(super) fn look_now_and_then(&mut self) {
-        let due = self.now.boot_ms - self.state.looked_at >= self.state.settings.look_every_ms;
-        if self.state.view.is_none() || due && !self.is_proof {
-            self.look(false);
-        }
-    }
-
-    /// The view, when it was taken just now: what a deletion or a TERM is decided by. Otherwise asks for one.
-    pub(super) fn proof(&mut self) -> Option<View> {
-        let view = self.state.view.clone().filter(|_| self.is_proof);
-        if view.is_none() {
-            self.look(true);
-        }
-        view
-    }
-
-    /// Asks for a TERM by what `view` says.
-    pub(super) fn claim(&mut self, asked: Asked, view: &View, claim: Claim) {
-        self.ask(asked, Effect::CreateTerm { number: view.last_number + 1, claim });
-    }
-
-    /// Says something once for as long as it holds.
-    pub(super) fn tell(&mut self, notice: Notice) {
-        let same = |told: &Notice| std::mem::discriminant(told) == std::mem::discriminant(&notice);
-        if !self.state.told.iter().any(same) {
-            self.state.told.push(notice.clone());
-            self.effects.push(Effect::Say(notice));
-        }
-    }
-
-    /// Forgets that it was said: it does not hold any more.
-    pub(super) fn untell(&mut self, which: impl Fn(&Notice) -> bool) {
-        self.state.told.retain(|notice| !which(notice));
     }
 
     /// Announces the own state when it has changed, when the owner has gone on far enough, and now and then.

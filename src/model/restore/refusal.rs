@@ -1,7 +1,9 @@
 //! Why a restore does not begin.
 
-use super::saved::Change;
-use crate::error::Exit;
+use std::collections::BTreeSet;
+
+use super::change::Change;
+use crate::error::{Error, Exit};
 
 /// One reason not to begin, with the way out.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -265,4 +267,15 @@ impl Refusal {
             _ => Exit::Failed,
         }
     }
+}
+
+/// All refusals as one error. "Not found" only when that is all that is wrong.
+pub fn refused(refusals: Vec<Refusal>) -> Error {
+    let exits: BTreeSet<u8> = refusals.iter().map(|refusal| refusal.exit() as u8).collect();
+    let exit = match refusals.first() {
+        Some(first) if exits.len() == 1 => first.exit(),
+        _ => Exit::Failed,
+    };
+    let reasons: Vec<String> = refusals.iter().map(|refusal| format!("\n  - {refusal}")).collect();
+    Error::new(exit, format!("the restore is refused, nothing was produced:{}", reasons.concat()))
 }

@@ -1,10 +1,19 @@
-//! What becomes of a target's settings at the end of a restore.
+//! The settings of a target: those it is created with, and what becomes of them at the end of a restore.
 
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::Create;
+/// How a target topic is created.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Create {
+    /// Number of partitions, the source's.
+    pub partitions: u32,
+    /// Number of replicas; `None` is the broker's default.
+    pub replication_factor: Option<i32>,
+    /// Settings that keep what is restored from vanishing at once.
+    pub config: BTreeMap<String, String>,
+}
 
 /// Settings that name brokers of the source cluster.
 const OF_THE_CLUSTER: [&str; 2] = ["follower.replication.throttled.replicas", "leader.replication.throttled.replicas"];

@@ -4,7 +4,12 @@ use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use crate::kafka::TopicPartition;
-use crate::pipeline::resolve::Truncation;
+use crate::pipeline::resolver::Truncation;
+
+/// The subject of a partition's trouble with uploads.
+pub(super) fn upload_of(partition: &TopicPartition) -> String {
+    format!("{partition} upload")
+}
 
 /// Deaths at one offset before the job says that it cannot get past it.
 const POISON: u32 = 3;

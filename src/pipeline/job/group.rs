@@ -6,7 +6,7 @@ use super::{FromGroup, JobRunner, kafka_kind};
 use crate::kafka::consumer::{GroupEvent, Protocol};
 use crate::kafka::{KafkaError, TopicPartition};
 use crate::metrics;
-use crate::pipeline::resolve::Unresolved;
+use crate::pipeline::resolver::Unresolved;
 
 impl JobRunner {
     fn assigned(&mut self, task: usize, partitions: Vec<TopicPartition>, ctx: &mut Context<Self>) {

@@ -7,6 +7,7 @@
 mod failures;
 mod group;
 mod groups;
+pub mod of_run;
 mod repair;
 mod retention;
 pub mod run;
@@ -20,17 +21,16 @@ use std::time::{Duration, Instant};
 use actix::prelude::*;
 use futures_util::StreamExt;
 
-use self::failures::Failures;
+use self::failures::{Failures, upload_of};
 pub use self::groups::SaveGroups;
-use self::repair::upload_of;
-use self::run::OfRun;
+use self::of_run::OfRun;
 use super::clusters::SharedCluster;
 use super::committer::{Forget, GroupCommit, Register, Remember};
 use super::consumer::Consumer;
 use super::groups::GroupKeeper;
 use super::lane::{Lane, Progress};
 use super::message::{Barrier, Requeue};
-use super::resolve::{Resolved, Resolver, Unresolved};
+use super::resolver::{Resolved, Resolver, Unresolved};
 use super::status::JobStatus;
 use super::{Beginning, Shared, lane_number, spawn_lane};
 use crate::config::Job;

@@ -5,7 +5,7 @@ use std::time::Instant;
 use actix::prelude::*;
 
 use super::JobRunner;
-use super::failures::patience;
+use super::failures::{patience, upload_of};
 use crate::kafka::TopicPartition;
 use crate::metrics;
 use crate::pipeline::lane::{LaneEvent, LaneNews};
@@ -19,11 +19,6 @@ struct Again(usize, Vec<TopicPartition>);
 #[derive(Message)]
 #[rtype(result = "()")]
 struct Rebuild(TopicPartition);
-
-/// The subject of a partition's trouble with uploads.
-pub(super) fn upload_of(partition: &TopicPartition) -> String {
-    format!("{partition} upload")
-}
 
 impl JobRunner {
     /// Builds the lane of `partition` anew, after a while.

@@ -2,44 +2,15 @@
 //! assigned by a group; a lane that meets an object of another run waits until it is told to go on; and the coordinator
 //! asks how far they are.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 
 use actix::prelude::*;
 
 use super::JobRunner;
+use super::of_run::HowFar;
 use crate::kafka::TopicPartition;
 use crate::pipeline::topics::{Sight, Sights};
-
-/// The lanes of a run.
-pub struct OfRun {
-    /// The topic.
-    pub topic: std::sync::Arc<str>,
-    /// Told when a lane waits because an object of another run lies where its own belongs.
-    pub blocked: Box<dyn Fn() + Send>,
-    pub(super) waiting: BTreeSet<TopicPartition>,
-    pub(super) at_every_end: bool,
-}
-
-impl OfRun {
-    /// Lanes of `topic`; `blocked` is told when one of them waits.
-    pub fn new(topic: &str, blocked: Box<dyn Fn() + Send>) -> Self {
-        Self { topic: topic.into(), blocked, waiting: BTreeSet::new(), at_every_end: true }
-    }
-}
-
-/// How far one partition of a run is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct HowFar {
-    /// Where its acknowledged objects end; `None` while it has no lane.
-    pub stored: Option<i64>,
-    /// See [`crate::pipeline::lane::Progress::restorable`].
-    pub restorable: Option<i64>,
-    /// See [`crate::pipeline::lane::Progress::seen_end_ms`].
-    pub seen_end_ms: Option<i64>,
-    /// Where the log ended when it was last asked.
-    pub end: Option<i64>,
-}
 
 /// How far are the lanes? Answered with every partition that the topic has.
 #[derive(Message)]

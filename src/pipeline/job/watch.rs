@@ -12,7 +12,7 @@ use crate::kafka::{KafkaError, TopicPartition};
 use crate::metrics;
 use crate::model::stall::{STALLED_MS, Seen, stalled};
 use crate::pipeline::lane::{Lane, LaneNews};
-use crate::pipeline::resolve::Unresolved;
+use crate::pipeline::resolver::Unresolved;
 use crate::pipeline::status::missing;
 use crate::pipeline::topics::{Sight, Sights};
 

@@ -5,7 +5,7 @@ use crate::failpoint::fail_encoder;
 use crate::kafka::admin::Cluster;
 use crate::model::chain::GenerationRecord;
 use crate::model::key;
-use crate::pipeline::resolve::{Local, Resolver, Unresolved};
+use crate::pipeline::resolver::{Local, Resolver, Unresolved};
 use crate::pipeline::status::JobState;
 use crate::pipeline::topics::TopicWatch;
 use crate::storage::fault::Fault;

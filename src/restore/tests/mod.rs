@@ -13,13 +13,14 @@ use sha2::{Digest, Sha256};
 use tokio::runtime::Handle;
 
 use super::act::Act;
+use super::failure::Failure;
 use super::fetch::Throttle;
+use super::fingerprint::Resumed;
 use super::gather;
 use super::progress::Progress;
 use super::report::Report;
-use super::resume::Resumed;
 use super::stop::Stop;
-use super::write::{Failure, Ledger, Sink, Sinks};
+use super::write::{Ledger, Sink, Sinks};
 use crate::config::Codec;
 use crate::error::Exit;
 use crate::kafka::{KafkaError, Kind};

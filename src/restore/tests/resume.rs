@@ -1,7 +1,7 @@
 //! A restore that was interrupted goes on exactly where the target ends, or not at all.
 
 use super::*;
-use crate::restore::resume::fingerprint;
+use crate::restore::fingerprint::fingerprint;
 
 /// A partition in which an object is taken whole, one overlaps it, one is taken in part, and there is a hole.
 async fn filled() -> (Bed, Vec<Owned>) {
