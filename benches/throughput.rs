@@ -92,10 +92,9 @@ fn throughput(stack: &Stack, mib: usize, partitions: i32, rounds: usize) {
         let target = format!("{run}-floor-{round}");
         create(kafka, &target, partitions);
         rows[3].push(measure(Command::new(&me).args(["floor-restore", kafka, &target]).arg(&blocks)));
-        let topics = format!("{run}:{run}-restored-{round}");
-        let restore = ["restore", "--storage", "main", "--kafka", "main", "--topics", &topics, "--create-topics", "-q"];
-        rows[4].push(measure(&mut jobs[1].command(&restore)));
-        delete(kafka, &[&target, &format!("{run}-restored-{round}")]);
+        let restored = format!("{run}-restored-{round}");
+        rows[4].push(measure(&mut jobs[1].restore(run, &restored)));
+        delete(kafka, &[&target, &restored]);
     }
     let [floor, small, large, floor_restore, restore] = rows.map(median);
     println!("floor of backup:        {floor}");
@@ -122,9 +121,7 @@ fn verify(stack: &Stack, mib: usize, partitions: i32, rounds: usize) {
             let check = ["verify", "--storage", "main", "--topic", run, "--mode", "data", "-q"];
             rows[0].push(measure(&mut job.command(&check)));
             let target = format!("{run}-restored-{round}");
-            let topics = format!("{run}:{target}");
-            let restore = ["restore", "--storage", "main", "--kafka", "main", "--topics", &topics, "--create-topics"];
-            rows[1].push(measure(&mut job.command(&[&restore[..], &["-q"]].concat())));
+            rows[1].push(measure(&mut job.restore(run, &target)));
             delete(kafka, &[&target]);
         }
         let [check, restore] = rows.map(median);
@@ -249,6 +246,12 @@ impl Job {
         );
         std::fs::write(dir.join("jobs.d/bench.toml"), job).expect("written");
         Self(dir.join("kafka-backup.toml"))
+    }
+
+    /// Restores topic `source` into `target`, which it creates.
+    fn restore(&self, source: &str, target: &str) -> Command {
+        let topics = format!("{source}:{target}");
+        self.command(&["restore", "--storage", "main", "--kafka", "main", "--topics", &topics, "--create-topics", "-q"])
     }
 
     fn command(&self, args: &[&str]) -> Command {

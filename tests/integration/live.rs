@@ -118,3 +118,38 @@ fn a_new_log_level_holds_at_once_and_a_new_listener_is_refused() {
     assert!(back.stdout.contains("log.level \"debug\" -> \"info\""), "{back:?}");
     assert!(daemon.stop().success());
 }
+
+/// Monitoring must not be silently absent.
+#[test]
+fn a_port_that_is_taken_stops_the_start() {
+    let _turn = beside_others();
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let env = Env::new().variable("KAFKA_BACKUP__HTTP__LISTEN", &address);
+    env.kafka_backup(&["daemon"]).fails_with(1, &["http.listen", &address, "another process has this port"]);
+}
+
+/// The first signal waits for what was read; the second does not.
+#[test]
+fn a_second_signal_ends_the_process_at_once() {
+    let _turn = beside_others();
+    let kafka = Kafka::shared();
+    let topic = kafka.topic("impatient", 1, &[]);
+    let proxy = Proxy::start(stack::s3_endpoint());
+    let env = Env::new().set("drain_timeout = \"10m\"");
+    let env = env.storage_behind(&proxy).job("impatient", &[&topic], "rotate_interval = \"1h\"\n");
+    let daemon = env.daemon().ready();
+    kafka.produce(&topic, 0, &numbered(0..100, 1000));
+    daemon.await_metric("kafka_backup_buffer_bytes", &[], 50_000.0);
+    proxy.set(Fault::Hang, Hits::All);
+    daemon.ask_to_stop();
+    daemon.await_log("asked to stop: draining, at most 600 s");
+    assert!(!daemon.has_ended());
+    daemon.ask_to_stop();
+    daemon.await_log("asked to stop again: ending at once");
+    assert_eq!(daemon.wait().code(), Some(143));
+    // Nothing is lost: the next process reads it again.
+    proxy.set(Fault::Pass, Hits::All);
+    env.back_up("impatient");
+    assert_backed_up(&kafka, &env.bucket, &topic);
+}

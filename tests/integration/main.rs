@@ -14,6 +14,7 @@ mod compacted_proofs;
 mod compacted_refusals;
 mod control;
 mod crash;
+mod demo;
 mod faults;
 mod groups;
 mod harness;
