@@ -1,9 +1,6 @@
 //! Compacted topics: two daemons take turns, and what is restored is the latest value of every key.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use crate::common::daemon::Daemon;
@@ -53,7 +50,11 @@ impl Two {
 
     /// The same, with both in such an environment.
     fn in_environment(what: &str, length_hours: &str, lines: &str, environment: impl Fn() -> Env) -> Self {
-        let kafka = Kafka::shared();
+        Self::on(Kafka::shared(), what, length_hours, lines, environment)
+    }
+
+    /// The same, with the topic on this cluster, which is that of the environment.
+    pub(super) fn on(kafka: Kafka, what: &str, length_hours: &str, lines: &str, environment: impl Fn() -> Env) -> Self {
         let topic = kafka.topic(what, PARTITIONS, &COMPACTED);
         let coordination = unique("coordination");
         let job = |instance: &str, status: &str| {
@@ -97,11 +98,6 @@ impl Two {
         }
     }
 
-    /// Keys and values that are live, in bytes.
-    fn live_bytes(&self) -> usize {
-        self.live.iter().map(|(key, value)| key.len() + value.len()).sum()
-    }
-
     /// Waits until what is restored is what is live: the latest value of each key and no deleted one.
     pub(super) fn await_restored(&self) {
         wait_until("the snapshot to be what is live", SOON, || self.restored() == self.live);
@@ -127,29 +123,34 @@ impl Two {
     }
 
     pub(super) fn restored(&self) -> BTreeMap<String, String> {
-        let target = unique("restored");
-        self.a.restore(&format!("{}:{target}", self.topic), &[]).success();
-        let mut found = BTreeMap::new();
-        for partition in 0..PARTITIONS {
-            for record in self.kafka.read(&target, partition) {
-                let key = String::from_utf8(record.key.expect("a key")).unwrap();
-                match record.value {
-                    Some(value) => _ = found.insert(key, String::from_utf8(value).unwrap()),
-                    None => _ = found.remove(&key),
-                }
-            }
-        }
-        self.kafka.delete_topic(&target);
-        found
+        restored(&self.a, &self.kafka, &self.topic)
     }
 }
 
-fn partition_of(key: &str) -> usize {
+/// What a restore of `topic` gives, by key.
+pub(super) fn restored(env: &Env, kafka: &Kafka, topic: &str) -> BTreeMap<String, String> {
+    let target = unique("restored");
+    env.restore(&format!("{topic}:{target}"), &[]).success();
+    let mut found = BTreeMap::new();
+    for partition in 0..PARTITIONS {
+        for record in kafka.read(&target, partition) {
+            let key = String::from_utf8(record.key.expect("a key")).unwrap();
+            match record.value {
+                Some(value) => _ = found.insert(key, String::from_utf8(value).unwrap()),
+                None => _ = found.remove(&key),
+            }
+        }
+    }
+    kafka.delete_topic(&target);
+    found
+}
+
+pub(super) fn partition_of(key: &str) -> usize {
     key.bytes().map(usize::from).sum::<usize>() % PARTITIONS as usize
 }
 
 /// A value like no other, that hardly compresses.
-fn value(number: u64, size: usize) -> String {
+pub(super) fn value(number: u64, size: usize) -> String {
     let random = std::iter::repeat_with(fastrand::alphanumeric).take(size);
     format!("{number} ").chars().chain(random).take(size).collect()
 }
@@ -160,36 +161,6 @@ pub(super) fn term(daemon: &Daemon) -> f64 {
 
 pub(super) fn await_term(daemon: &Daemon, at_least: f64) {
     wait_until(&format!("TERM {at_least}"), SOON, || term(daemon) >= at_least);
-}
-
-/// The size of a topic's part of the bucket, looked at all the time.
-struct Sampled {
-    over: Arc<AtomicBool>,
-    thread: JoinHandle<(usize, usize)>,
-}
-
-impl Sampled {
-    fn start(two: &Two) -> Self {
-        let (bucket, prefix) = (two.a.bucket.clone(), format!("{}/", two.topic));
-        let over = Arc::new(AtomicBool::new(false));
-        let until = over.clone();
-        let thread = std::thread::spawn(move || {
-            let (mut most, mut samples) = (0, 0);
-            while !until.load(Ordering::Relaxed) {
-                let now: usize = bucket.list(&prefix).iter().map(|object| object.size as usize).sum();
-                (most, samples) = (most.max(now), samples + 1);
-                std::thread::sleep(Duration::from_millis(200));
-            }
-            (most, samples)
-        });
-        Self { over, thread }
-    }
-
-    /// The most bytes that were seen, and how often was looked.
-    fn end(self) -> (usize, usize) {
-        self.over.store(true, Ordering::Relaxed);
-        self.thread.join().expect("the bucket can be listed")
-    }
 }
 
 #[test]
@@ -207,41 +178,6 @@ fn two_instances_take_turns_and_the_newest_snapshot_is_restored() {
     await_term(&b, 4.0);
     assert!(a.stop().success() && b.stop().success());
     two.await_restored();
-}
-
-/// Either daemon is killed again and again while records come in: there is always a snapshot, and it is one; and the
-/// bucket never holds more than three times what is live.
-#[test]
-fn kills_during_turns_leave_a_snapshot_that_was_live() {
-    let _turn = beside_others();
-    let mut two = Two::new("kills", "0.0015", "");
-    (two.keys, two.size) = (400, 3_000);
-    two.write_to(&(0..400).collect::<Vec<_>>());
-    let live = two.live_bytes();
-    let size = Sampled::start(&two);
-    let mut daemons = [Some(two.a.daemon().ready()), Some(two.b.daemon().ready())];
-    wait_until("the first TERM", SOON, || daemons.iter().flatten().any(|one| term(one) >= 1.0));
-    for round in 0..8 {
-        two.write(20);
-        std::thread::sleep(Duration::from_millis(fastrand::u64(200..2_500)));
-        let which = fastrand::usize(0..2);
-        daemons[which].take().expect("both run between rounds").kill();
-        println!("round {round}: killed {}", ["a", "b"][which]);
-        two.write(10);
-        two.assert_snapshot();
-        daemons[which] = Some([&two.a, &two.b][which].daemon().ready());
-    }
-    let a = daemons[0].as_ref().expect("both run between rounds");
-    wait_until("a TERM to be known", SOON, || term(a) >= 1.0);
-    let before = term(a);
-    println!("TERM {before} after the kills");
-    await_term(a, before + 2.0);
-    two.await_restored();
-    let live = live.min(two.live_bytes());
-    let (most, samples) = size.end();
-    println!("at most {most} bytes in the bucket in {samples} samples, {live} live");
-    assert!(live > 500_000 && samples > 20);
-    assert!(most <= 3 * live, "{most} bytes in the bucket for {live} live ones");
 }
 
 /// The active machine is lost for good: after partner_timeout the other one makes a snapshot by itself.

@@ -15,12 +15,12 @@ fn two(what: &str, lines: &str) -> Two {
     Two::new(what, "24", &format!("partner_timeout = \"60s\"\n{lines}"))
 }
 
-fn swap(env: &Env, job: &str) {
+pub(super) fn swap(env: &Env, job: &str) {
     wait_until("a turn to be started by hand", SOON, || env.tell(&["swap", job]).code() == 0);
 }
 
 /// The objects of an instance.
-fn folder(two: &Two, instance: &str) -> BTreeSet<String> {
+pub(super) fn folder(two: &Two, instance: &str) -> BTreeSet<String> {
     let prefix = format!("{}/{instance}/", two.topic);
     two.a.bucket.list(&prefix).into_iter().map(|object| object.key).collect()
 }

@@ -9,6 +9,8 @@ mod common;
 mod adopted;
 mod check;
 mod compacted;
+mod compacted_broker;
+mod compacted_kills;
 mod compacted_operations;
 mod compacted_proofs;
 mod compacted_refusals;
