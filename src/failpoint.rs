@@ -4,6 +4,9 @@
 //! `"...@OFFSETxN"` only the first N times. `KAFKA_BACKUP_FAIL_COMMITTER=hang` makes the committer hang at its first
 //! commit, as a disk that does not answer would; `panic` makes it die.
 //!
+//! `KAFKA_BACKUP_FAIL_COORDINATOR="TOPIC/INSTANCE@PHASExN"` makes the coordinator of that instance panic in that phase (as
+//! `status` calls it), the first N times that it is in it.
+//!
 //! `KAFKA_BACKUP_DAY_MS=10000` makes a day of retention that long, as the test servers do with their lifecycle days.
 //!
 //! `KAFKA_BACKUP_DELETE_LIFETIME_MS` is how long a DELETE of a dead process is waited for: 20 minutes would be too long
@@ -66,6 +69,22 @@ pub fn encoder(partition: &TopicPartition, offset: i64) {
     {
         *left -= 1;
         panic!("told to panic at {partition}@{offset}");
+    }
+}
+
+/// Panics where it was told to.
+pub fn coordinator(topic: &str, instance: &str, phase: &str) {
+    static LEFT: LazyLock<Mutex<Option<(String, u32)>>> = LazyLock::new(|| {
+        let text = std::env::var("KAFKA_BACKUP_FAIL_COORDINATOR").ok();
+        Mutex::new(text.and_then(|text| text.rsplit_once('x').map(|(at, n)| Some((at.to_owned(), n.parse().ok()?)))?))
+    });
+    let mut fault = LEFT.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some((at, left)) = &mut *fault
+        && *left > 0
+        && *at == format!("{topic}/{instance}@{phase}")
+    {
+        *left -= 1;
+        panic!("told to panic at {at}");
     }
 }
 

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use actix::prelude::*;
 
 use super::demo_output::{objects, say};
+use crate::compacted::Ordered;
 use crate::config::Config;
 use crate::error::{Error, Exit, Result};
 use crate::pipeline::shown::TurnStatus;
@@ -56,7 +57,10 @@ async fn turn(config: &Config, bucket: &Path, io: &tokio::runtime::Runtime) -> R
     reached(&b, "the passive instance", |turn| turn.term >= 1 && turn.phase == "resting").await?;
     say("   `kafka-backup swap customers-b`: instance b does the same, takes TERM 2, and a clears its folder.")?;
     if let Runner::Pair(pair) = &b.runner {
-        pair.swap().await?;
+        let refused = pair.swap().await.into_values().find(Ordered::is_refused);
+        if let Some(Ordered { text, .. }) = refused {
+            return Err(Error::new(Exit::Failed, text));
+        }
     }
     reached(&b, "TERM 2", |turn| turn.term >= 2 && turn.owner == "b").await?;
     reached(&a, "the cleared folder", |turn| turn.term >= 2 && turn.phase == "resting").await?;

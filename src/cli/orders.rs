@@ -120,24 +120,35 @@ fn moment(text: &str) -> Result<i64, String> {
     until.filter(|until| *until > now).ok_or_else(|| format!("not a moment to come; {REMEDY}"))
 }
 
-/// Starts a turn.
+/// Starts a turn of every topic of a job, says of each what came of it, and only then fails for those that refused.
 ///
 /// # Errors
-/// [`Exit::Busy`] where it was not over in time; what the daemon says.
+/// [`Exit::Busy`] where a topic refused, or a turn was not over in time; what the daemon says.
 pub fn swap(args: &SwapArgs, context: &Context) -> Result<()> {
     let (socket, request) = (context.socket()?, Request::Swap { job: args.job.clone() });
     let ordered: BTreeMap<String, Ordered> = client::ask(&socket, &request, PATIENCE, |_| ())?;
     let lines = ordered.iter().map(|(topic, ordered)| format!("{}: topic {topic}: {}", args.job, ordered.text));
     let lines: Vec<String> = lines.collect();
-    let (turn, text) = match args.wait {
-        true => {
-            lines.iter().for_each(|line| tracing::info!("{line}"));
-            await_turns(args, &socket, &ordered)?;
-            ("over", format!("{}: the turn is over", args.job))
-        }
-        false => ("started", lines.join("\n")),
+    let refused: BTreeMap<&String, &Ordered> = ordered.iter().filter(|(_, one)| one.is_refused()).collect();
+    let (turn, text) = if refused.len() == ordered.len() {
+        (Ordered::REFUSED, lines.join("\n"))
+    } else if args.wait {
+        lines.iter().for_each(|line| tracing::info!("{line}"));
+        await_turns(args, &socket, &ordered)?;
+        ("over", format!("{}: the turn is over", args.job))
+    } else {
+        ("started", lines.join("\n"))
     };
-    say(args.json, &json!({ "job": args.job, "turn": turn, "topics": ordered }), &text)
+    say(args.json, &json!({ "job": args.job, "turn": turn, "topics": ordered }), &text)?;
+    refusal(&args.job, &refused).map_or(Ok(()), Err)
+}
+
+/// What to end with where topics refused: each is named with its reason.
+fn refusal(job: &str, refused: &BTreeMap<&String, &Ordered>) -> Option<Error> {
+    let why = |(topic, one): (&&String, &&Ordered)| format!("topic {topic}: {}", one.text);
+    let all: Vec<String> = refused.iter().map(why).collect();
+    let hint = format!("kafka-backup status --job {job} says what they are doing");
+    (!all.is_empty()).then(|| Error::new(Exit::Busy, format!("job {job}: {}", all.join(", "))).hint(hint))
 }
 
 /// How often a turn is looked at.
@@ -148,9 +159,9 @@ fn await_turns(args: &SwapArgs, socket: &Path, ordered: &BTreeMap<String, Ordere
     loop {
         let document: StatusDocument = client::ask(socket, &request, PATIENCE, |_| ())?;
         let turns = document.jobs.into_iter().next().map(|job| job.compacted).unwrap_or_default();
-        let open =
-            ordered.iter().filter(|(topic, ordered)| !turns.get(*topic).is_some_and(|turn| is_over(turn, ordered)));
-        let Some((topic, _)) = open.into_iter().next() else { return Ok(()) };
+        let mut begun = ordered.iter().filter(|(_, ordered)| !ordered.is_refused());
+        let open = begun.find(|(topic, ordered)| !turns.get(*topic).is_some_and(|turn| is_over(turn, ordered)));
+        let Some((topic, _)) = open else { return Ok(()) };
         if Instant::now() >= until {
             let phase = turns.get(topic).map_or("is not running".to_owned(), |turn| format!("is {}", turn.phase));
             let waited = humantime::format_duration(args.timeout);

@@ -6,7 +6,7 @@
 mod announce;
 mod conditions;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -40,6 +40,8 @@ pub(super) struct Parts {
     pub one: CompactedJob,
     pub settings: Arc<Settings>,
     pub key: MessageKey,
+    /// Those of the job, of which this one's is one.
+    pub topics: Arc<BTreeSet<String>>,
 }
 
 /// The coordinator of one instance of one topic.
@@ -48,6 +50,7 @@ pub struct Coordinator {
     one: CompactedJob,
     settings: Arc<Settings>,
     key: MessageKey,
+    topics: Arc<BTreeSet<String>>,
     instance: Name,
     bucket: Arc<Bucket>,
     /// Over when the coordinator is: it stops, leaves, or was fenced.
@@ -55,8 +58,8 @@ pub struct Coordinator {
     coordination: Option<Arc<Coordination>>,
     /// `None` until the coordination topic was read to its end, and after the instance was fenced.
     state: Option<State>,
-    /// What was read of the coordination topic before the machine began, by instance.
-    read: BTreeMap<String, Said>,
+    /// What was read of the coordination topic before the machine began, by instance, and when it was written.
+    read: BTreeMap<String, (Said, Option<i64>)>,
     lanes: Option<Lanes>,
     /// The run whose lanes are to run: they are made anew when they die.
     follow: Option<Name>,
@@ -111,7 +114,7 @@ pub struct Swap;
 impl Coordinator {
     /// A coordinator of these parts.
     pub(super) fn new(parts: Parts) -> Self {
-        let Parts { lanes, one, settings, key } = parts;
+        let Parts { lanes, one, settings, key, topics } = parts;
         let instance = settings.instance.clone();
         let bucket = Arc::new(Bucket::new(lanes.store.clone(), &lanes.topic, Some(instance.clone())));
         let report = Report::new(lanes.status.clone(), &lanes.topic, &instance, settings.length_ms);
@@ -120,6 +123,7 @@ impl Coordinator {
             one,
             settings,
             key,
+            topics,
             instance,
             bucket,
             deletions: Arc::default(),
@@ -150,6 +154,7 @@ impl Coordinator {
             key: self.key.clone(),
             instance: self.instance.clone(),
             deletions: self.deletions.clone(),
+            topics: self.topics.clone(),
         }
     }
 
@@ -330,6 +335,8 @@ impl Coordinator {
         if self.state.is_none() {
             return;
         }
+        #[cfg(debug_assertions)]
+        crate::failpoint::coordinator(&self.parts.topic, &self.instance, &self.report.now.phase);
         self.run_lanes(false, ctx);
         self.speak(ctx);
         self.mark(ctx);
@@ -395,6 +402,13 @@ impl Actor for Coordinator {
     }
 }
 
+impl Drop for Coordinator {
+    fn drop(&mut self) {
+        // Also after a panic: the next one of this instance may begin soon.
+        self.deletions.end();
+    }
+}
+
 impl Handler<Opened> for Coordinator {
     type Result = ();
 
@@ -431,22 +445,27 @@ impl Handler<FromTopic> for Coordinator {
                     return;
                 }
                 self.report.trouble("instance", None, false);
-                let own = self.read.remove(&*self.key.instance);
+                let own = self.read.remove(&*self.key.instance).map(|(said, _)| said);
                 self.state = Some(State::new(self.settings.clone(), now()));
                 self.happen(Event::Started { own }, ctx);
-                for said in std::mem::take(&mut self.read).into_values() {
-                    self.happen(Event::Heard(said), ctx);
+                for (message, written_ms) in std::mem::take(&mut self.read).into_values() {
+                    let age_ms = written_ms.map_or(0, |written| now_ms().saturating_sub(written));
+                    self.happen(Event::Recalled { message, age_ms }, ctx);
                 }
             }
-            CoordinationEvent::Message { key, value } => {
+            CoordinationEvent::Message { key, value, written_ms } => {
                 // Others share the topic; what is not understood is not meant for this one.
                 let Ok(key) = MessageKey::from_bytes(&key) else { return };
                 let of_topic = MessageKey { instance: self.key.instance.clone(), ..key.clone() } == self.key;
-                let Some(said) = value.filter(|_| of_topic).and_then(|value| Said::from_bytes(&value).ok()) else {
+                let Some((said, topics)) = value.filter(|_| of_topic).and_then(|value| Said::from_bytes(&value).ok())
+                else {
                     return;
                 };
+                if key.instance != self.key.instance {
+                    self.compare_topics(&key.instance, &topics);
+                }
                 if self.state.is_none() {
-                    self.read.insert(key.instance, said);
+                    self.read.insert(key.instance, (said, written_ms));
                 } else if key.instance != self.key.instance {
                     // One that waits itself waits for an active partner.
                     let waits = self.state.as_ref().is_some_and(|state| state.status() == Status::Passivate);
@@ -510,7 +529,7 @@ impl Handler<Swap> for Coordinator {
         // Asked before the order changes it.
         let next = self.state.as_ref().and_then(|state| state.next_scan(now()));
         let Some(next) = next else {
-            return Err(format!("topic {}: the instance has not begun, see status", self.parts.topic));
+            return Err("the instance is not at work as yet, or another process has taken its place".to_owned());
         };
         let term = self.report.now.term;
         self.happen(Event::Swap, ctx);

@@ -1,5 +1,6 @@
 //! Requests of the machine, carried out: each ends in exactly one event, also when it fails.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -30,6 +31,8 @@ pub(super) struct Hands {
     pub key: MessageKey,
     pub instance: Name,
     pub deletions: Arc<Deletions>,
+    /// Those of the job.
+    pub topics: Arc<BTreeSet<String>>,
 }
 
 /// Why a request failed.
@@ -103,7 +106,7 @@ impl Hands {
     }
 
     async fn write(&self, coordination: &Coordination, state: &Message) -> Result<(), Trouble> {
-        let bytes = self.key.to_bytes().and_then(|key| Ok((key, state.to_bytes()?)));
+        let bytes = self.key.to_bytes().and_then(|key| Ok((key, state.to_bytes(&self.topics)?)));
         let (key, value) = bytes.map_err(|error| Trouble::Other(error.to_string()))?;
         Ok(coordination.write(key, value).await?)
     }

@@ -162,6 +162,13 @@ impl Lanes {
     }
 }
 
+impl Drop for Lanes {
+    fn drop(&mut self) {
+        // Also when the coordinator has died: lanes that nobody looks after would go on for ever.
+        self.runner.do_send(Leave);
+    }
+}
+
 /// What the run's record says, in the form that lanes know.
 pub(crate) fn root(record: &RunRecord) -> GenerationRecord {
     GenerationRecord {

@@ -35,7 +35,7 @@ pub use self::coordinator::{Coordinator, Swap};
 pub use self::lanes::LaneParts;
 pub(crate) use self::lanes::root;
 use crate::config::{CompactedJob, Job, Place};
-use crate::error::{Error, Exit, Result};
+use crate::error::Result;
 use crate::model::compacted::{Initial, MessageKey, Rules, Settings};
 use crate::pipeline::clusters::SharedCluster;
 use crate::pipeline::job::{Drain, Leave};
@@ -71,12 +71,29 @@ pub struct Open {
 /// What an order to start a turn of one topic came to.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ordered {
-    /// Who scans next: `this`, `partner`, `nobody` (the partner is not heard of), or `none` (a turn without a scan).
+    /// Who scans next: `this`, `partner`, `nobody` (the partner is not heard of), or `none` (a turn without a scan);
+    /// [`Ordered::REFUSED`] where no turn was started.
     pub next: String,
     /// The highest valid TERM when the order was given; 0 is none. The turn is over when there is a higher one.
     pub term: u64,
     /// What that means, for a person.
     pub text: String,
+}
+
+impl Ordered {
+    /// What stands in `next` where no turn was started.
+    pub const REFUSED: &str = "refused";
+
+    /// What keeps a turn from being started.
+    fn refused(why: &str) -> Self {
+        let text = format!("no turn was started: {why}; try again when status shows it at work");
+        Self { next: Self::REFUSED.to_owned(), term: 0, text }
+    }
+
+    /// Whether no turn was started.
+    pub fn is_refused(&self) -> bool {
+        self.next == Self::REFUSED
+    }
 }
 
 /// A running job of type "compacted": a coordinator for each of its topics.
@@ -91,6 +108,7 @@ impl Pair {
     pub async fn open(process: &Process, one: &CompactedJob, open: Open) -> Result<Self> {
         topic::ensure(&open.job, one).await?;
         let mut all = Vec::new();
+        let topics = Arc::new(open.topics.keys().cloned().collect());
         for topic in open.topics.keys() {
             let key = MessageKey {
                 storage: open.store.url().to_owned(),
@@ -113,6 +131,7 @@ impl Pair {
                 one: one.clone(),
                 settings,
                 key,
+                topics: Arc::clone(&topics),
             };
             let coordinator = Coordinator::start_in_arbiter(&process.control(), move |_| Coordinator::new(parts));
             all.push((topic.clone(), coordinator));
@@ -136,21 +155,18 @@ impl Pair {
         futures_util::future::join_all(self.0.iter().map(|(_, one)| one.send(Leave))).await;
     }
 
-    /// Starts a turn by hand; says by topic what that comes to.
-    ///
-    /// # Errors
-    /// What keeps it from starting one.
-    pub async fn swap(&self) -> Result<BTreeMap<String, Ordered>> {
-        let mut all = BTreeMap::new();
-        for (topic, one) in &self.0 {
-            let swapped = one.send(Swap).await.unwrap_or_else(|_| Err("it has just ended".to_owned()));
-            let (next, term) = swapped.map_err(|why| {
-                Error::new(Exit::Busy, format!("no turn was started: {why}"))
-                    .hint("try again when status shows it at work")
-            })?;
-            all.insert(topic.clone(), Ordered { next: next.name().to_owned(), term, text: next.to_string() });
-        }
-        Ok(all)
+    /// Starts a turn of every topic by hand; says by topic what that comes to. One that refuses keeps no other from its
+    /// turn.
+    pub async fn swap(&self) -> BTreeMap<String, Ordered> {
+        let ordered = self.0.iter().map(|(topic, one)| async move {
+            let answer = match one.send(Swap).await {
+                Ok(Ok((next, term))) => Ordered { next: next.name().to_owned(), term, text: next.to_string() },
+                Ok(Err(why)) => Ordered::refused(&why),
+                Err(_) => Ordered::refused("it has just ended"),
+            };
+            (topic.clone(), answer)
+        });
+        futures_util::future::join_all(ordered).await.into_iter().collect()
     }
 }
 

@@ -38,7 +38,7 @@ pub async fn answer(daemon: &Daemon, request: Request, notes: &Notes) -> Result<
         Request::Pause { job, reason, until_ms } => {
             value(&asked(daemon.supervisor.send(Pause { job, reason, until_ms }).await)?)
         }
-        Request::Swap { job } => value(&asked(daemon.supervisor.send(Turn { job }).await)?.swap().await?),
+        Request::Swap { job } => value(&asked(daemon.supervisor.send(Turn { job }).await)?.swap().await),
         Request::Resume { job } => value(&asked(daemon.supervisor.send(Resume { job }).await)?),
         Request::Reload { dry_run, allow_removals } => {
             value(&daemon.reloads.ask(Options { dry_run, allow_removals }).await?)

@@ -11,6 +11,7 @@ use crate::clock::rfc3339;
 use crate::compacted::bucket::Bucket;
 use crate::error::Result;
 use crate::model::compacted::look::{Seen, newest};
+use crate::model::compacted::view::Owner;
 use crate::restore::compacted::failed;
 use crate::storage::Store;
 
@@ -92,7 +93,7 @@ fn info(seen: &Seen) -> CompactedInfo {
     CompactedInfo {
         term: owner.as_ref().map(|owner| owner.number),
         owner: owner.as_ref().map(|owner| owner.instance.to_string()),
-        tainted: owner.as_ref().is_some_and(|owner| owner.tainted),
+        tainted: owner.as_ref().is_some_and(Owner::is_tainted),
         restorable: owner.map(|owner| owner.reached).unwrap_or_default(),
         instances,
         pins: seen.pins.len(),

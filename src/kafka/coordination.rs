@@ -33,6 +33,8 @@ pub enum CoordinationEvent {
         key: Vec<u8>,
         /// The value.
         value: Option<Vec<u8>>,
+        /// When it was written, in milliseconds since 1970-01-01 UTC, by the clock of who wrote it or of the broker.
+        written_ms: Option<i64>,
     },
     /// Everything that was there has been read; said again whenever the end is reached.
     End,
@@ -98,6 +100,7 @@ impl Coordination {
                     Some(Ok(message)) => on_event(CoordinationEvent::Message {
                         key: message.key().unwrap_or_default().to_vec(),
                         value: message.payload().map(<[u8]>::to_vec),
+                        written_ms: message.timestamp().to_millis(),
                     }),
                     Some(Err(Failure::PartitionEOF(_))) => on_event(CoordinationEvent::End),
                     Some(Err(error)) => {

@@ -153,7 +153,10 @@ pub async fn snapshot(
         }
         let view = look(&seen, &chosen);
         let (run, limits) = match owner.filter(|owner| owner.instance == chosen) {
-            Some(owner) => (owner.run, owner.reached),
+            Some(owner) => {
+                warnings.extend(owner.is_tainted().then(|| tainted(topic, &owner.instance)));
+                (owner.run, owner.reached)
+            }
             None => {
                 let Some(run) = view.own.run else { return Err(none(topic, &chosen)) };
                 warnings.push(format!(
@@ -199,6 +202,13 @@ fn list(mut all: Vec<StoredObject>, origin: i64, limit: i64) -> Vec<StoredObject
         _ => false,
     });
     all
+}
+
+fn tainted(topic: &str, instance: &Name) -> String {
+    format!(
+        "topic {topic}: the snapshot of instance {instance} is tainted: keys that were deleted, or old values of keys that \
+         are gone, may have survived in it; a successor is asked for, whose snapshot will be clean"
+    )
 }
 
 fn none(topic: &str, instance: &Name) -> Error {

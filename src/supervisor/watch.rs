@@ -39,7 +39,8 @@ impl Supervisor {
         }
     }
 
-    /// Starts jobs again that ended by themselves: their client was of no more use, or they died.
+    /// Starts jobs again that ended by themselves: their client was of no more use, or they died. What is left of one (the
+    /// other topics of a compacted job) ends before.
     fn revive(&mut self, ctx: &mut Context<Self>) {
         let mut dead = Vec::new();
         for (id, slot) in &mut self.slots {
@@ -57,12 +58,29 @@ impl Supervisor {
             };
             slot.deaths = slot.deaths.saturating_add(1);
             metrics::restarted(id);
-            open.status.reset();
             let times = if slot.deaths == 1 { String::new() } else { format!(" ({} times in a row)", slot.deaths) };
-            open.status.problem(RESTARTS, format!("the job ended{times} and is started again: {why}"), false);
-            slot.phase = Phase::Nothing;
-            dead.push(id.clone());
+            let text = format!("the job ended{times} and is started again: {why}");
+            if let Phase::Running(open, _) = std::mem::replace(&mut slot.phase, Phase::Ending) {
+                dead.push((id.clone(), open, text));
+            }
         }
-        dead.iter().for_each(|id| self.settle(id, ctx));
+        for (id, open, text) in dead {
+            let (status, drain_timeout) = (open.status.clone(), self.drain_timeout);
+            let end = async move {
+                status.problem(RESTARTS, text.clone(), false);
+                open.end(drain_timeout).await;
+                // Whatever else was wrong was so with what has ended.
+                status.reset();
+                status.problem(RESTARTS, text, false);
+            };
+            ctx.spawn(end.into_actor(self).map(move |(), act, ctx| act.begin_anew(&id, ctx)));
+        }
+    }
+
+    fn begin_anew(&mut self, id: &str, ctx: &mut Context<Self>) {
+        if let Some(slot) = self.slots.get_mut(id) {
+            slot.phase = Phase::Nothing;
+        }
+        self.settle(id, ctx);
     }
 }

@@ -22,6 +22,8 @@ pub struct Object {
     pub run: Name,
     pub next: i64,
     pub at_eof: bool,
+    /// It stands for what was deleted before it was read.
+    pub gap: bool,
     pub written_ms: i64,
     pub records: Vec<Record>,
     pub etag: Name,
@@ -32,7 +34,12 @@ impl Object {
         let mut hasher = DefaultHasher::new();
         (&run, next, at_eof, written_ms, &records).hash(&mut hasher);
         let etag = format!("{:x}", hasher.finish()).into();
-        Self { run, next, at_eof, written_ms, records, etag }
+        Self { run, next, at_eof, gap: false, written_ms, records, etag }
+    }
+
+    /// The link over a gap that ends at `next`.
+    pub fn over_a_gap(run: Name, next: i64, written_ms: i64) -> Self {
+        Self { gap: true, ..Self::new(run, next, false, written_ms, Vec::new()) }
     }
 }
 
@@ -67,7 +74,7 @@ impl Bucket {
         };
         for ((of, partition, offset), object) in &self.objects {
             let facts = ObjectFacts {
-                gap: false,
+                gap: object.gap,
                 run: object.run.clone(),
                 next_offset: object.next,
                 at_eof: object.at_eof,
@@ -160,14 +167,23 @@ impl Bucket {
     }
 
     /// Whether the keys that a restore of this TERM yields are those that were live when the log ended where the
-    /// snapshot ends. Of a tainted one, deleted keys may be left over.
+    /// snapshot ends. Of a tainted one, deleted keys and old values of keys that are gone may be left over.
     pub fn is_right(&self, owner: &Owner, logs: &[Log]) -> bool {
         owner.reached.iter().all(|(partition, end)| {
-            let live = logs[*partition as usize].live(*end);
+            let log = &logs[*partition as usize];
             let restored = self.restored(owner, *partition);
-            let all_there = live.iter().all(|pair| restored.contains(pair));
-            let nothing_else = restored.iter().all(|(key, _)| live.iter().any(|(live, _)| live == key));
-            all_there && (nothing_else || owner.tainted)
+            let all_there = log.certain(*end).iter().all(|pair| restored.contains(pair));
+            let live = log.live(*end);
+            all_there && (owner.is_tainted() || restored.iter().all(|pair| live.contains(pair)))
         }) && owner.reached.len() == logs.len()
+    }
+
+    /// The snapshot that `term` itself lists, when it is the first of its run and valid: it was scanned, and such a one is
+    /// clean or does not come to be.
+    pub fn scanned(&self, term: &TermRecord) -> Option<Owner> {
+        let earlier = self.terms.range(..term.term).any(|(_, other)| !other.void && other.run == term.run);
+        let owner = self.valid().into_iter().find(|owner| owner.number == term.term && !earlier)?;
+        let reached = term.partitions.iter().map(|(number, partition)| (*number, partition.to)).collect();
+        Some(Owner { reached, tainted: false, gap: false, ..owner })
     }
 }

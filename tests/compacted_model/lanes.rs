@@ -28,6 +28,8 @@ pub struct Lane {
     pub restorable: Option<i64>,
     pub seen_end_ms: Option<i64>,
     pub waits: bool,
+    /// Records were gone before it could read them, behind others.
+    pub lost: bool,
     pub blocked: bool,
 }
 
@@ -61,6 +63,12 @@ impl World {
             return;
         };
         let (lane, log) = (&mut lanes[partition], &self.logs[partition]);
+        if lane.stored < log.start() {
+            let gap = Object::over_a_gap(run.clone(), log.start(), if config.crashes > 0 { now_ms } else { 0 });
+            let place = (instance, partition as i32, lane.stored);
+            lane.waits = true;
+            return self.put(config, number, Request::Put(place, Arc::new(gap)));
+        }
         let records: Vec<_> = log.readable(lane.stored).take(if all { usize::MAX } else { 1 }).collect();
         let Some((last, _)) = records.last() else {
             lane.restorable = Some(log.end());
@@ -78,7 +86,10 @@ impl World {
             lane.seen_end_ms = Some(now_ms);
         }
         lane.waits = true;
-        let request = Request::Put(place, Arc::new(object));
+        self.put(config, number, Request::Put(place, Arc::new(object)));
+    }
+
+    fn put(&mut self, config: &Config, number: u8, request: Request) {
         if config.slow_puts {
             self.flights.push(Flight { from: number, what: request });
             self.flights.sort();
@@ -111,6 +122,8 @@ impl World {
             return self.feed(config, i, Event::Blocked);
         }
         lane.stored = there.next;
+        // Where nothing was read before, nothing that was read can have become wrong.
+        lane.lost |= there.gap && place.2 > 0;
         if there.at_eof {
             lane.restorable = Some(there.next);
         }
@@ -125,7 +138,7 @@ impl World {
             |lane: &Lane| Reached { stored: lane.stored, restorable: lane.restorable, seen_end_ms: lane.seen_end_ms };
         let retention = config.retention.map_or(NEVER_MS, |ticks| i64::from(ticks) * TICK_MS);
         let progress = Progress {
-            lost: false,
+            lost: lanes.iter().any(|lane| lane.lost),
             run: run.clone(),
             partitions: lanes.iter().enumerate().map(|(p, lane)| (p as i32, reached(lane))).collect(),
             delete_retention_ms: Some(retention),

@@ -14,6 +14,8 @@ pub struct Log {
     /// When each tombstone was appended (tick); 0 for other records, whose age does not matter.
     ages: Vec<u8>,
     gone: Vec<bool>,
+    /// Everything below was deleted, whatever it was.
+    start: i64,
 }
 
 impl Log {
@@ -25,6 +27,17 @@ impl Log {
 
     pub fn end(&self) -> i64 {
         self.all.len() as i64
+    }
+
+    /// Where the log starts.
+    pub fn start(&self) -> i64 {
+        self.start
+    }
+
+    /// Deletes everything below `to`, as retention by time or size does, or an operator.
+    pub fn trim(&mut self, to: i64) {
+        self.start = self.start.max(to);
+        self.gone[..to as usize].fill(true);
     }
 
     /// What can be read from `from` on.
@@ -47,6 +60,15 @@ impl Log {
     /// What was live when the log ended at `end`: by key the latest value.
     pub fn live(&self, end: i64) -> Vec<(u8, u8)> {
         fold(self.all.iter().copied().take(end as usize))
+    }
+
+    /// The same without the keys whose latest value was deleted with the beginning of the log: a snapshot may have them
+    /// or not.
+    pub fn certain(&self, end: i64) -> Vec<(u8, u8)> {
+        let trimmed = |key: u8| {
+            self.all[..end as usize].iter().rposition(|r| r.key == key).map(|at| at as i64) < Some(self.start)
+        };
+        self.live(end).into_iter().filter(|(key, _)| !trimmed(*key)).collect()
     }
 }
 

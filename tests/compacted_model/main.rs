@@ -2,7 +2,7 @@
 //! instances, Kafka and its log cleaner, the bucket, and everything that can go wrong between them.
 //!
 //! What is in the model: records that supersede others and tombstones, a cleaner that runs at any moment and collects
-//! tombstones after `delete.retention.ms`; scans that read record by record; objects, TERMs and DELETEs that arrive late,
+//! tombstones after `delete.retention.ms`; the beginning of a log that is deleted, read or not; scans that read record by record; objects, TERMs and DELETEs that arrive late,
 //! in any order, or long after their process has died (a DELETE for as long as a signed request lives); answers that
 //! never come; messages that are lost, repeated and reordered; crashes at any step; a process that is taken for dead and
 //! goes on; turns by hand and by silence.
@@ -110,6 +110,16 @@ fn cleaner() -> Config {
     }
 }
 
+/// The beginning of the log is deleted at any moment; a process dies.
+fn gaps() -> Config {
+    Config {
+        script: vec![put(0, 1, 1), put(0, 2, 1), remove(0, 1), put(0, 2, 2)],
+        trims: 2,
+        crashes: 1,
+        ..Config::default()
+    }
+}
+
 /// Two partitions; TERMs and DELETEs take their time, one gets no answer, a process dies.
 fn late_requests() -> Config {
     Config {
@@ -157,6 +167,7 @@ fn everything() -> Config {
         partitions: 2,
         script: vec![put(0, 1, 1), put(1, 2, 1), put(0, 2, 1), remove(0, 1), put(1, 1, 1), put(0, 2, 2), remove(1, 2)],
         retention: Some(12),
+        trims: 2,
         ticks: 100,
         swaps: 20,
         crashes: 6,
@@ -173,6 +184,7 @@ fn everything() -> Config {
 
 #[rstest]
 #[case::cleaner(cleaner(), 9)]
+#[case::gaps(gaps(), 9)]
 #[case::late_requests(late_requests(), 9)]
 #[case::zombie(zombie(), 9)]
 #[case::loose_messages(loose_messages(), 6)]
@@ -181,6 +193,7 @@ fn safe_from_the_beginning(#[case] config: Config, #[case] depth: usize) {
 }
 
 #[rstest]
+#[case::gaps(gaps(), 5)]
 #[case::late_requests(late_requests(), 5)]
 #[case::zombie(zombie(), 5)]
 #[case::loose_messages(loose_messages(), 3)]
@@ -215,6 +228,39 @@ fn without_the_tombstone_rule_deleted_keys_come_back() {
         vec![world]
     };
     is_needed(Rule::Tombstones, KEYS, config, half_read, 9);
+}
+
+/// A tombstone that is deleted before a scan has read it leaves the key in the snapshot.
+#[test]
+fn without_the_gap_rule_deleted_keys_come_back() {
+    is_needed(Rule::Gaps, KEYS, gaps(), |config| vec![World::new(config)], 8);
+}
+
+/// An owner that was not there when records came and went marks its snapshot and is replaced, without an operator.
+/// Also when it dies before it could do either.
+#[rstest]
+#[case::it_lives(false)]
+#[case::it_dies_in_between(true)]
+fn an_owner_that_lost_records_is_replaced(#[case] dies: bool) {
+    let run = |config: &Config| {
+        let mut world = World::new(config);
+        let read = Action::Read { process: 0, partition: 0, all: true };
+        // Two records are read; a tombstone comes and goes before it is.
+        let trim = Action::Trim { partition: 0, to: 3 };
+        let way = [Action::Append, Action::Append, read.clone(), Action::Append, trim];
+        way.into_iter().for_each(|action| world.act(config, action));
+        assert_eq!(world.titles(), 1, "it owns the snapshot");
+        if dies {
+            // It has met the gap, and the link over it arrives when it is dead.
+            let slow = Config { slow_puts: true, ..config.clone() };
+            let way = [read, Action::Crash(0), Action::Arrive(0), Action::Start(0)];
+            way.into_iter().for_each(|action| world.act(&slow, action));
+        }
+        walk::goes_on(config, world, 0, 1, 50)
+    };
+    let world = run(&gaps()).expect("another one takes over");
+    assert!(world.found.lost && world.bucket.taints.contains(&1), "its TERM is marked: {:?}", world.bucket.taints);
+    assert!(run(&Config { rules: Rules::default().without_for_a_test(Rule::Gaps), ..gaps() }).is_err());
 }
 
 /// The partner's word is no proof: its TERM may never come to be.
@@ -272,25 +318,26 @@ fn without_the_quarantine_a_late_delete_hits_the_next_run() {
 #[test]
 fn random_walks_are_safe_and_go_on() {
     let config = everything();
-    let (mut turns, mut discarded, mut tainted) = (0, 0, 0);
+    let (mut turns, mut discarded, mut tainted, mut lost) = (0, 0, 0, 0);
     for seed in 0..200 {
         let (world, way) = walk::walk(&config, seed, 400);
         assert!(world.is_safe(), "seed {seed}: {:?}\n{way:#?}\n{world:#?}", world.found);
         turns += world.titles();
         discarded += usize::from(world.found.discarded);
         tainted += usize::from(world.found.tainted);
-        if let Err(world) = walk::goes_on(&config, world, 4, 400) {
+        lost += usize::from(world.found.lost);
+        if let Err(world) = walk::goes_on(&config, world, u8::MAX, 4, 400) {
             panic!("seed {seed}: no more turns are taken\n{way:#?}\n{world:#?}");
         }
     }
-    println!("{turns} turns, {discarded} walks with a discarded scan, {tainted} with a tainted snapshot");
-    assert!(turns > 200 && discarded > 0 && tainted > 0, "the walks lead somewhere");
+    println!("{turns} turns, walks with a slow scan: {discarded}, a slow owner: {tainted}, lost records: {lost}");
+    assert!(turns > 200 && discarded > 0 && tainted > 0 && lost > 0, "the walks lead somewhere");
 }
 
 /// Found by a longer walk: before the first TERM, late objects of a discarded run stopped both instances for good.
 #[test]
 fn late_objects_before_the_first_term_are_got_rid_of() {
-    let config = everything();
+    let config = Config { trims: 0, ..everything() };
     let (world, _) = walk::walk(&config, 1868, 400);
-    assert!(walk::goes_on(&config, world, 4, 400).is_ok());
+    assert!(walk::goes_on(&config, world, u8::MAX, 4, 400).is_ok());
 }

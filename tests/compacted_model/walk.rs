@@ -40,12 +40,19 @@ pub fn walk(config: &Config, seed: u64, steps: usize) -> (World, Vec<Action>) {
 /// to see what can go wrong at each point of it.
 pub fn fair_run(config: &Config) -> Vec<World> {
     let swaps = config.swaps;
-    let mut fair =
-        Config { crashes: 0, zombies: 0, timeouts: 0, loose_messages: false, ticks: u8::MAX, ..config.clone() };
+    let mut fair = Config {
+        trims: 0,
+        crashes: 0,
+        zombies: 0,
+        timeouts: 0,
+        loose_messages: false,
+        ticks: u8::MAX,
+        ..config.clone()
+    };
     // The last record is left for the search to append.
     fair.script.pop();
     let mut world = World::new(&fair);
-    world.left = Left { swaps, crashes: 0, zombies: 0, timeouts: 0 };
+    world.left = Left { trims: 0, swaps, crashes: 0, zombies: 0, timeouts: 0 };
     let mut worlds = vec![world.clone()];
     for _ in 0..100 {
         let before = world.clone();
@@ -68,13 +75,13 @@ pub fn fair_run(config: &Config) -> Vec<World> {
 }
 
 /// From here on nothing goes wrong: all processes run, every request arrives, every lane reads, and the operator asks
-/// for a turn whenever there is an owner.
+/// for a turn up to `swaps` times, whenever there is an owner. The world at the end.
 ///
 /// # Errors
 /// Fewer than `turns` more are taken within `rounds`: the world at the end.
-pub fn goes_on(config: &Config, mut world: World, turns: usize, rounds: usize) -> Result<(), Box<World>> {
-    let fair = Config { crashes: 0, zombies: 0, timeouts: 0, loose_messages: false, ..config.clone() };
-    world.left = Left { swaps: u8::MAX, crashes: 0, zombies: 0, timeouts: 0 };
+pub fn goes_on(config: &Config, mut world: World, swaps: u8, turns: usize, rounds: usize) -> Result<World, Box<World>> {
+    let fair = Config { trims: 0, crashes: 0, zombies: 0, timeouts: 0, loose_messages: false, ..config.clone() };
+    world.left = Left { trims: 0, swaps, crashes: 0, zombies: 0, timeouts: 0 };
     let before = world.titles();
     for round in 0..rounds {
         if world.titles() >= before + turns || !world.is_safe() {
@@ -97,5 +104,5 @@ pub fn goes_on(config: &Config, mut world: World, turns: usize, rounds: usize) -
             world.act(&fair, Action::Deliver { process: i, message });
         }
     }
-    if world.is_safe() && world.titles() >= before + turns { Ok(()) } else { Err(Box::new(world)) }
+    if world.is_safe() && world.titles() >= before + turns { Ok(world) } else { Err(Box::new(world)) }
 }

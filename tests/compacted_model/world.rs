@@ -26,6 +26,8 @@ pub struct Config {
     pub script: Vec<(i32, Record)>,
     /// `delete.retention.ms` in ticks; `None`: the cleaner does not run.
     pub retention: Option<u8>,
+    /// How often the beginning of a log is deleted.
+    pub trims: u8,
     /// How far the clock goes.
     pub ticks: u8,
     /// How often the operator asks for a turn.
@@ -55,6 +57,7 @@ impl Default for Config {
             partitions: 1,
             script: Vec::new(),
             retention: None,
+            trims: 0,
             ticks: 0,
             swaps: 1,
             crashes: 0,
@@ -93,6 +96,7 @@ pub struct World {
 /// How much may still go wrong.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Left {
+    pub trims: u8,
     pub swaps: u8,
     pub crashes: u8,
     pub zombies: u8,
@@ -113,6 +117,8 @@ pub struct Found {
     /// A scan was thrown away because it was slow.
     pub discarded: bool,
     pub tainted: bool,
+    /// Records were gone before they were read.
+    pub lost: bool,
     /// The old owner went on because its successor did not.
     pub reclaimed: bool,
 }
@@ -167,6 +173,11 @@ impl Ord for Boxed {
 pub enum Action {
     Append,
     Clean,
+    /// Everything below an offset is deleted.
+    Trim {
+        partition: usize,
+        to: i64,
+    },
     Tick,
     /// The process looks around.
     Poke(usize),
@@ -210,6 +221,7 @@ impl World {
             said: BTreeMap::new(),
             last_said: BTreeMap::new(),
             left: Left {
+                trims: config.trims,
                 swaps: config.swaps,
                 crashes: config.crashes,
                 zombies: config.zombies,
@@ -258,6 +270,9 @@ impl World {
         if config.retention.is_some() {
             actions.push(Action::Clean);
         }
+        for (partition, log) in self.logs.iter().enumerate().filter(|_| self.left.trims > 0) {
+            actions.extend((log.start() + 1..=log.end()).map(|to| Action::Trim { partition, to }));
+        }
         if self.tick < config.ticks {
             actions.push(Action::Tick);
         }
@@ -283,7 +298,7 @@ impl World {
         for (partition, lane) in process.lanes.iter().flat_map(|lanes| lanes.lanes.iter().enumerate()) {
             if !lane.waits && !lane.blocked {
                 actions.push(Action::Read { process: i, partition, all: true });
-                if config.retention.is_some() {
+                if config.retention.is_some() || config.trims > 0 {
                     actions.push(Action::Read { process: i, partition, all: false });
                 }
             }
@@ -314,6 +329,10 @@ impl World {
             Action::Clean => {
                 let (tick, retention) = (self.tick, config.retention.unwrap_or(u8::MAX));
                 self.logs.iter_mut().for_each(|log| log.clean(tick, retention));
+            }
+            Action::Trim { partition, to } => {
+                self.left.trims -= 1;
+                self.logs[partition].trim(to);
             }
             Action::Tick => {
                 self.tick += 1;
@@ -377,7 +396,8 @@ impl World {
         let own = own.into_iter().map(|(_, message)| message).next();
         self.feed(config, i, Event::Started { own });
         for (_, message) in partner {
-            self.feed(config, i, Event::Heard(message));
+            // However old it is: the clock of its timestamp may be any.
+            self.feed(config, i, Event::Recalled { message, age_ms: NEVER_MS });
         }
     }
 
@@ -479,6 +499,7 @@ impl World {
             Effect::Say(notice) => {
                 self.found.discarded |= matches!(notice, Notice::ScanTooSlow { .. });
                 self.found.tainted |= matches!(notice, Notice::Tainted { .. });
+                self.found.lost |= matches!(notice, Notice::RecordsLost { .. });
                 self.found.reclaimed |= matches!(notice, Notice::SuccessorTooSlow { .. });
                 Done::Nothing
             }
@@ -510,8 +531,12 @@ impl World {
         match request {
             Request::Term(Boxed(term)) => {
                 let there = self.bucket.terms.entry(term.term).or_insert_with(|| term.clone());
-                let answer = if Arc::ptr_eq(there, term) { TermAnswer::Created } else { TermAnswer::Taken };
-                Some(Event::Term(answer))
+                if !Arc::ptr_eq(there, term) {
+                    return Some(Event::Term(TermAnswer::Taken));
+                }
+                let scanned = self.bucket.scanned(term);
+                self.found.wrong_keys |= scanned.is_some_and(|owner| !self.bucket.is_right(&owner, &self.logs));
+                Some(Event::Term(TermAnswer::Created))
             }
             Request::Delete(place, _) => {
                 self.judge_deletion(place);
@@ -555,8 +580,8 @@ impl World {
 
     /// The same world, in which from now on go wrong what `config` allows.
     pub fn with_faults_of(mut self, config: &Config) -> Self {
-        let Config { swaps, crashes, zombies, timeouts, .. } = *config;
-        self.left = Left { swaps: swaps.min(self.left.swaps), crashes, zombies, timeouts };
+        let Config { trims, swaps, crashes, zombies, timeouts, .. } = *config;
+        self.left = Left { trims, swaps: swaps.min(self.left.swaps), crashes, zombies, timeouts };
         self
     }
 

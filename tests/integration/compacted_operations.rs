@@ -72,9 +72,114 @@ fn a_turn_is_started_by_hand_and_a_pause_of_one_instance_loses_nothing() {
     env.tell(&["resume", "pair-b", "--json"]).success();
     wait_until("round 4, after b was paused", SOON, || holds(&env, &kafka, &topic, 4));
 
-    env.tell(&["swap", "pair-b", "--json"]).success();
-    await_owner(&daemon, "a");
+    let scans = || daemon.log().matches("scan begins").count();
+    let before = scans();
+    // With --wait it is over: the partner owns the snapshot, and this job's folder is empty.
+    let over = env.tell(&["swap", "pair-b", "--wait", "--timeout", "2m", "--json"]).success();
+    assert_eq!(over["turn"], "over");
+    assert_eq!((&over["topics"][&topic]["next"], owner_of(&daemon, &topic)), (&"partner".into(), "a"));
+    assert_eq!(env.bucket.list(&format!("{topic}/b/")).len(), 0, "what was handed over is cleared");
     assert!(holds(&env, &kafka, &topic, 4));
+    // The same from the other side: the resting instance scans and owns.
+    let over = env.tell(&["swap", "pair-b", "--wait", "--timeout", "2m", "--json"]).success();
+    assert_eq!((&over["topics"][&topic]["next"], &over["turn"]), (&"this".into(), &"over".into()));
+    // The other one has yet to see it.
+    wait_until("b to be known as the owner", SOON, || owner_of(&daemon, &topic) == "b");
+    wait_until("a to clear its folder", SOON, || env.bucket.list(&format!("{topic}/a/")).is_empty());
+    assert_eq!(scans(), before + 2, "one order, one turn");
+    assert!(holds(&env, &kafka, &topic, 4));
+    assert!(daemon.stop().success());
+}
+
+/// One of a pair, whose turns come once a day.
+fn instance(name: &str, status: &str, coordination: &str) -> String {
+    format!(
+        "type = \"compacted\"\ninstance = {name:?}\ninitial_status = {status:?}\nlength_hours = 24\n\
+         rotate_interval = \"2s\"\ncoordination_topic = {coordination:?}\n"
+    )
+}
+
+/// The instance that owns the snapshot of a topic; nothing while there are none or two that say so.
+fn owner_of(daemon: &Daemon, topic: &str) -> &'static str {
+    let owns = |instance: &str| {
+        let labels = [format!("instance={instance:?}"), format!("topic={topic:?}")];
+        daemon.metric("kafka_backup_compacted_owner", &[&labels[0], &labels[1]]) == 1.0
+    };
+    match [owns("a"), owns("b")] {
+        [true, false] => "a",
+        [false, true] => "b",
+        _ => "",
+    }
+}
+
+/// One of two topics has been taken over by another process of the same instance: it refuses, the other one takes its turn,
+/// and both are told of.
+#[test]
+fn a_turn_of_several_topics_is_tried_for_each_and_refusals_are_named() {
+    let _turn = beside_others();
+    let kafka = Kafka::shared();
+    let [turns, refuses] = ["turns", "refuses"].map(|what| kafka.topic(what, 1, &[("cleanup.policy", "compact")]));
+    let coordination = unique("coordination");
+    let env = || Env::new().variable("KAFKA_BACKUP_DELETE_LIFETIME_MS", "2000");
+    let both: [&str; 2] = [&turns, &refuses];
+    let env_of_both = env().job("pair-a", &both, &instance("a", "ACTIVATE", &coordination)).job(
+        "pair-b",
+        &both,
+        &instance("b", "PASSIVATE", &coordination),
+    );
+    write(&kafka, &turns, 1);
+    write(&kafka, &refuses, 1);
+    let daemon = env_of_both.daemon().ready();
+    wait_until("a to own both", SOON, || both.iter().all(|topic| owner_of(&daemon, topic) == "a"));
+
+    let env_of_one =
+        env().sharing(&env_of_both.bucket).job("pair-a", &[&refuses], &instance("a", "ACTIVATE", &coordination));
+    let thief = env_of_one.daemon().ready();
+    daemon.await_log("another process runs instance");
+    let output = env_of_both.tell(&["swap", "pair-a", "--wait", "--timeout", "2m", "--json"]);
+    output.fails_with(75, &[&format!("topic {refuses}: no turn was started"), "another process has taken its place"]);
+    let said = output.summary();
+    assert_eq!((&said["turn"], &said["topics"][&turns]["next"]), (&"over".into(), &"partner".into()), "{said}");
+    assert_eq!(said["topics"][&refuses]["next"], "refused", "{said}");
+    assert_eq!(owner_of(&daemon, &turns), "b");
+    assert!(holds(&env_of_both, &kafka, &turns, 1) && holds(&env_of_both, &kafka, &refuses, 1));
+    assert!(daemon.stop().success() && thief.stop().success());
+}
+
+/// The coordinator of one topic panics as the owner, twice: its job, with its other topic, is begun anew, later each time,
+/// and shows it; other jobs do not notice.
+#[test]
+fn a_job_whose_coordinator_panics_is_begun_anew_and_takes_its_turns() {
+    let _turn = beside_others();
+    let kafka = Kafka::shared();
+    let [dies, other] = ["dies", "other"].map(|what| kafka.topic(what, 1, &[("cleanup.policy", "compact")]));
+    let plain = kafka.topic("plain", 1, &[]);
+    let coordination = unique("coordination");
+    let env = Env::new()
+        .variable("KAFKA_BACKUP_DELETE_LIFETIME_MS", "2000")
+        .variable("KAFKA_BACKUP_FAIL_COORDINATOR", &format!("{dies}/a@owningx2"))
+        .job("pair-a", &[&dies, &other], &instance("a", "ACTIVATE", &coordination))
+        .job("pair-b", &[&dies, &other], &instance("b", "PASSIVATE", &coordination))
+        .job("plain", &[&plain], "rotate_interval = \"1s\"\n");
+    [&dies, &other, &plain].into_iter().for_each(|topic| write(&kafka, topic, 1));
+    let daemon = env.daemon().ready();
+    let restarts = |job: &str| daemon.metric("kafka_backup_job_restarts_total", &[&format!("backup_job={job:?}")]);
+    wait_until("two deaths", SOON, || restarts("pair-a") == 2.0);
+    wait_until("a to own both", SOON, || [&dies, &other].iter().all(|topic| owner_of(&daemon, topic) == "a"));
+    let status = env.tell(&["status", "--job", "pair-a"]).stdout;
+    assert!(status.contains("the job ended (2 times in a row) and is started again: it died"), "{status}");
+    for job in ["pair-b", "plain"] {
+        let status = env.tell(&["status", "--job", job]).stdout;
+        assert!(restarts(job) == 0.0 && !status.contains("started again"), "{status}");
+    }
+
+    [&dies, &other].into_iter().for_each(|topic| write(&kafka, topic, 2));
+    wait_until("round 2 to be restored", SOON, || [&dies, &other].iter().all(|topic| holds(&env, &kafka, topic, 2)));
+    env.tell(&["swap", "pair-a", "--wait", "--timeout", "2m", "--json"]).success();
+    assert!([&dies, &other].iter().all(|topic| owner_of(&daemon, topic) == "b" && holds(&env, &kafka, topic, 2)));
+    assert_eq!(env.bucket.list(&format!("{dies}/a/")).len(), 0, "no lane of a dead coordinator goes on");
+    let log = daemon.log();
+    assert!(!log.contains("another process runs instance"), "what was left of the job has ended before it began anew");
     assert!(daemon.stop().success());
 }
 

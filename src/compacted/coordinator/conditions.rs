@@ -1,6 +1,7 @@
 //! What a coordinator watches besides its turns: whether the settings of the topic leave time for a scan, and whether there
 //! is a successor where one is wanted.
 
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use actix::prelude::*;
@@ -8,6 +9,7 @@ use actix::prelude::*;
 use super::{Coordinator, TICK};
 use crate::compacted::now::now;
 use crate::kafka::admin::TIMEOUT;
+use crate::model::compacted::partner::differ;
 
 /// How often the topic's settings are read; more often where turns are short.
 const SETTINGS_EVERY: Duration = Duration::from_secs(30);
@@ -60,6 +62,19 @@ impl Coordinator {
             )
         });
         self.report.trouble("no successor", why, false);
+    }
+
+    /// The partner's job has other topics, as it says itself. Said once for the two jobs, for the first topic they share.
+    pub(super) fn compare_topics(&self, partner: &str, topics: &BTreeSet<String>) {
+        let why = differ(&self.topics, topics).map(|differ| {
+            format!(
+                "the jobs of instances {:?} and {partner:?} have different topics: {differ}; write the \
+                 same `topics` in both",
+                self.instance.to_string()
+            )
+        });
+        let is_first = self.topics.intersection(topics).next().is_none_or(|first| *first == self.parts.topic);
+        self.report.trouble("topics", why.filter(|_| is_first), false);
     }
 
     /// `delete.retention.ms` shorter than twice the last scan: the next one may be too slow.

@@ -58,7 +58,7 @@ mod tests {
 
     fn owner(instance: &str) -> Option<Owner> {
         let (run, reached) = ("r".into(), Offsets::new());
-        Some(Owner { number: 3, instance: instance.into(), run, created_ms: 0, tainted: false, reached })
+        Some(Owner { number: 3, instance: instance.into(), run, created_ms: 0, tainted: false, gap: false, reached })
     }
 
     fn own(voided: bool) -> Own {

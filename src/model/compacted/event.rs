@@ -14,7 +14,7 @@ use super::view::{Offsets, View};
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Event {
     /// The coordination topic was read to its end; the first event there is. Carries the last message of this
-    /// instance, if any; the partner's follows as [`Event::Heard`].
+    /// instance, if any; the partner's follows as [`Event::Recalled`].
     Started {
         /// What this instance said last.
         own: Option<Message>,
@@ -23,6 +23,13 @@ pub enum Event {
     Tick,
     /// The partner says this; received now.
     Heard(Message),
+    /// The partner's last word, which was there before this process began.
+    Recalled {
+        /// What it said.
+        message: Message,
+        /// How long ago, by the timestamp of its record, in milliseconds.
+        age_ms: i64,
+    },
     /// How far the lanes of the run are that is followed. After every change, at most a few times a second.
     Progress(Progress),
     /// Where a lane must create its next object lies one of another run. It waits until [`Effect::Follow`] comes again.

@@ -66,19 +66,22 @@ pub fn look(seen: &Seen, instance: &Name) -> View {
 /// The highest valid TERM: not void, and every object it lists exists as it was.
 pub fn newest(seen: &Seen) -> Option<Owner> {
     let term = seen.terms.values().rev().flatten().find(|term| is_valid(term, &seen.objects))?;
-    let reached = term.partitions.iter().map(|(number, partition)| {
+    let (mut reached, mut gap) = (Offsets::new(), false);
+    for (number, partition) in &term.partitions {
         let behind = partition.objects.last().map_or(partition.from, |last| last.next_offset);
         let list = chain(objects(seen, &term.instance), &term.run, *number, behind);
+        gap |= list.iter().any(|(object, facts)| facts.gap && object.offset > partition.from);
         let at_eof = list.iter().rev().find(|(_, facts)| facts.at_eof).map(|(_, facts)| facts.next_offset);
-        (*number, at_eof.unwrap_or(partition.to).max(partition.to))
-    });
+        reached.insert(*number, at_eof.unwrap_or(partition.to).max(partition.to));
+    }
     Some(Owner {
         number: term.term,
         instance: term.instance.clone(),
         run: term.run.clone(),
         created_ms: term.created_ms,
         tainted: seen.taints.contains(&term.term),
-        reached: reached.collect(),
+        gap,
+        reached,
     })
 }
 

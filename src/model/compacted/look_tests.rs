@@ -82,6 +82,20 @@ fn the_highest_valid_term(#[case] change: impl Fn(&mut Seen), #[case] expected: 
     assert_eq!(found, expected);
 }
 
+/// TERM 2 lists [0, 5), and [5, 8) lies behind it: the owner may not have marked it as yet, or have died before.
+#[rstest]
+#[case::none(9, false)]
+#[case::in_what_it_lists(0, false)]
+#[case::behind_what_it_lists(5, true)]
+fn a_snapshot_that_has_a_gap_behind_its_term_is_tainted_without_a_mark(#[case] at: i64, #[case] gap: bool) {
+    let mut seen = two();
+    for object in of(&mut seen, "b").iter_mut().filter(|object| object.offset == at) {
+        object.facts.as_mut().expect("facts").gap = true;
+    }
+    let owner = newest(&seen).expect("an owner");
+    assert_eq!((owner.gap, owner.tainted, owner.is_tainted()), (gap, false, gap));
+}
+
 #[test]
 fn an_empty_topic_has_a_valid_term() {
     let seen = Seen { terms: [(1, Some(term(1, &run("a", 1), &[], 0)))].into(), ..Seen::default() };

@@ -32,6 +32,7 @@ pub mod look;
 mod look_tests;
 pub mod message;
 pub mod order;
+pub mod partner;
 mod phase;
 pub mod record;
 #[cfg(test)]

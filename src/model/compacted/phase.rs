@@ -266,6 +266,7 @@ fn scan(turn: &mut Turn, run: &Name, after_term: u64) {
 fn has_lost_records(turn: &mut Turn, run: &Name) -> bool {
     let own = turn.state.view.as_ref().and_then(|view| view.own.run.as_ref());
     let lost = turn.state.lost || own.is_some_and(|own| own.run == *run && own.gap);
+    let lost = lost && turn.state.settings.rules.keep(Rule::Gaps);
     if lost {
         turn.tell(Notice::RecordsLost { discarded: true });
     }
@@ -286,9 +287,9 @@ fn is_too_slow(turn: &mut Turn) -> bool {
 /// The tombstone rule, for an owner, and what it says of records that were gone before they were read: its snapshot is
 /// tainted, and it asks for a successor.
 fn taint(turn: &mut Turn, term: Option<u64>) {
-    let keep = turn.state.settings.rules.keep(Rule::Tombstones);
-    let late = turn.state.too_late.take().filter(|_| keep);
-    let lost = std::mem::take(&mut turn.state.lost);
+    let rules = turn.state.settings.rules;
+    let late = turn.state.too_late.take().filter(|_| rules.keep(Rule::Tombstones));
+    let lost = std::mem::take(&mut turn.state.lost) && rules.keep(Rule::Gaps);
     if turn.state.tainted {
         return;
     }
@@ -389,6 +390,8 @@ fn successor_by_its_word(state: &State, term: u64) -> Option<u64> {
 fn begin_handing_over(turn: &mut Turn, run: &Name, successor: u64, until: Option<Offsets>) {
     turn.tell(Notice::HandingOver { term: successor });
     let since = turn.now.boot_ms;
+    // The turn that was wanted has been taken; what is ordered from now on is another one.
+    turn.state.swap = false;
     turn.state.phase = Phase::HandingOver { run: run.clone(), successor, until: None, since };
     let stored = turn.state.view.as_ref().and_then(|view| view.own.run.as_ref()).map(|own| own.stored.clone());
     if let Phase::HandingOver { until: reach, .. } = &mut turn.state.phase {

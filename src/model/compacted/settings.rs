@@ -107,6 +107,8 @@ pub enum Rule {
     Eof,
     /// A scan, and every later return to the end of a partition, is faster than half of `delete.retention.ms`.
     Tombstones,
+    /// A scan that lacks records behind others that it has read is discarded; an owner's snapshot is tainted by them.
+    Gaps,
     /// C4: the old owner waits until its successor has reached all that it has itself.
     Reach,
     /// C4 after a restart: what that is, is made of its own objects again.

@@ -4,6 +4,7 @@
 use super::complete::{note_ends, too_late};
 use super::event::{Effect, Event, Notice, Progress, TermAnswer};
 use super::message::{Message, Status};
+use super::partner::heard_ago_ms;
 use super::phase;
 use super::settings::Now;
 use super::state::{Asked, Phase, State};
@@ -35,7 +36,11 @@ impl Turn {
                 }
             }
             Event::Tick => {}
-            Event::Heard(message) => self.hear(message),
+            Event::Heard(message) => self.hear(message, 0),
+            Event::Recalled { message, age_ms } => {
+                let ago_ms = heard_ago_ms(age_ms, &self.state.settings);
+                self.hear(message, ago_ms);
+            }
             Event::Progress(progress) => self.progress(progress),
             Event::Blocked => state.blocked = state.follows.is_some(),
             Event::Swap => state.swap = true,
@@ -74,9 +79,10 @@ impl Turn {
         true
     }
 
-    fn hear(&mut self, message: Message) {
+    fn hear(&mut self, message: Message, ago_ms: i64) {
+        let at = self.now.boot_ms - ago_ms;
         if message.status != Status::Passivate {
-            self.state.active_partner_at = self.now.boot_ms;
+            self.state.active_partner_at = at;
             self.untell(|notice| *notice == Notice::PartnerSilent);
         }
         if message.initial == self.state.settings.initial {
@@ -84,7 +90,7 @@ impl Turn {
         } else {
             self.untell(|notice| *notice == Notice::SameInitialStatus);
         }
-        self.state.heard = Some((message, self.now.boot_ms));
+        self.state.heard = Some((message, at));
     }
 
     fn progress(&mut self, progress: Progress) {

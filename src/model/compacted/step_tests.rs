@@ -31,7 +31,7 @@ fn at(ms: i64) -> Now {
 
 fn owner(number: u64, instance: &str, reached: i64) -> Option<Owner> {
     let (run, reached) = (format!("{instance}1").into(), [(0, reached)].into());
-    Some(Owner { number, instance: instance.into(), run, created_ms: 0, tainted: false, reached })
+    Some(Owner { number, instance: instance.into(), run, created_ms: 0, tainted: false, gap: false, reached })
 }
 
 fn run(titled: Option<u64>, voided: bool, objects: bool, stored: i64) -> Option<OwnRun> {
@@ -327,4 +327,48 @@ fn an_order_says_who_scans_next(
 
 fn owning() -> Phase {
     Phase::Owning { term: 1, run: "a1".into(), created_ms: 0 }
+}
+
+/// The partner is waited for for 5,000 ms, and says something every 100 ms. Its last word, which was there when this one
+/// began, counts from its own time on, but it is given the time to be heard.
+#[rstest]
+#[case::just_said(0, 4_999, "resting")]
+#[case::just_said_and_silent(0, 5_000, "preparing")]
+#[case::said_a_while_ago(2_000, 2_999, "resting")]
+#[case::said_a_while_ago_and_silent(2_000, 3_000, "preparing")]
+#[case::said_long_ago(1_000_000, 299, "resting")]
+#[case::said_long_ago_and_silent(1_000_000, 300, "preparing")]
+#[case::its_clock_is_ahead(-1_000_000, 4_999, "resting")]
+fn an_old_word_of_a_partner_counts_from_its_own_time(#[case] age_ms: i64, #[case] now_ms: i64, #[case] phase: &str) {
+    let settings = Settings { publish_every_ms: 100, ..settings() };
+    let owned = || Event::Bucket(view(1, owner(1, "b", 5), None));
+    let state = State::new(Arc::new(settings), at(0));
+    let message = said(Status::Activate, 1, false);
+    let events = [Event::Started { own: None }, Event::Recalled { message, age_ms }, owned()];
+    let state = events.into_iter().fold(state, |state, event| step(state, event, at(0)).0);
+    assert_eq!(step(state, owned(), at(now_ms)).0.phase().name(), phase);
+}
+
+/// A turn that is ordered, or due, is one turn: the old owner rests afterwards. What is ordered while it hands over is
+/// another one.
+#[rstest]
+#[case::ordered(true, false, "resting")]
+#[case::due(false, false, "resting")]
+#[case::and_another_one(true, true, "preparing")]
+fn a_turn_is_one_turn(#[case] ordered: bool, #[case] again: bool, #[case] expected: &str) {
+    let (state, _) = started(view(1, owner(1, "a", 5), run(Some(1), false, true, 5)));
+    let wanted = if ordered { (Event::Swap, 1) } else { (Event::Tick, 10_000) };
+    let state = feed(state, [(Event::Failed, 1), wanted]).0;
+    assert!(state.message().wants_successor);
+    let taken = |objects| Event::Bucket(view(2, owner(2, "b", 5), run(Some(1), false, objects, 5)));
+    let heard = Event::Heard(said(Status::Activate, 2, false));
+    let stopped = Event::Stopped { stored: [(0, 5)].into() };
+    let state = feed(state, [(taken(true), 10_001), (stopped, 10_002), (heard, 10_003)]).0;
+    assert_eq!(phase(&state), "handing over");
+    let state = if again { step(state, Event::Swap, at(10_004)).0 } else { state };
+    // The next number is used up, then the folder is cleared.
+    let (used_up, deleted) = (Event::Term(TermAnswer::Created), Event::Deleted { all_answered: true });
+    let cleared = [taken(true), used_up, taken(true), deleted, taken(false), taken(false)];
+    let cleared = cleared.into_iter().zip(10_005..);
+    assert_eq!(phase(&feed(state, cleared).0), expected);
 }

@@ -35,9 +35,18 @@ pub struct Owner {
     pub created_ms: i64,
     /// Its owner has marked it tainted.
     pub tainted: bool,
+    /// Behind what the TERM lists, records were gone before its owner read them: it is to be marked.
+    pub gap: bool,
     /// Up to where it can be restored now (C6): the end of the last object flagged `at-eof`, at least the TERM's own
     /// range.
     pub reached: Offsets,
+}
+
+impl Owner {
+    /// Whether deleted keys, or old values, may have survived in what is restored of it.
+    pub fn is_tainted(&self) -> bool {
+        self.tainted || self.gap
+    }
 }
 
 /// The instance's own folder.

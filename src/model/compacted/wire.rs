@@ -1,6 +1,8 @@
 //! Messages of the coordination topic as bytes: Avro, in the single-object encoding (the bytes C3 01, eight bytes that
 //! name the schema, the datum). Key and value have a schema each; the same key is always the same bytes.
 
+use std::collections::BTreeSet;
+
 use apache_avro::reader::single_object::GenericSingleObjectReader;
 use apache_avro::types::Value;
 use apache_avro::writer::single_object::GenericSingleObjectWriter;
@@ -23,6 +25,25 @@ pub const KEY_SCHEMA: &str = r#"{
 
 /// The schema of a message.
 pub const MESSAGE_SCHEMA: &str = r#"{
+  "type": "record", "name": "CompactedState", "namespace": "kafka_backup", "fields": [
+    {"name": "run", "type": "string"},
+    {"name": "term", "type": "long"},
+    {"name": "status", "type": {"type": "enum", "name": "Status", "symbols": ["ACTIVATE", "PASSIVATE", "CATCHING_UP"]}},
+    {"name": "next", "type": {"type": "array", "items": {"type": "record", "name": "NextOffset", "fields": [
+      {"name": "partition", "type": "int"},
+      {"name": "offset", "type": "long"}
+    ]}}},
+    {"name": "complete", "type": "boolean"},
+    {"name": "wants_successor", "type": "boolean"},
+    {"name": "tainted", "type": "boolean"},
+    {"name": "initial_status", "type": {"type": "enum", "name": "Initial", "symbols": ["ACTIVATE", "PASSIVATE"]}},
+    {"name": "seen_end_ms", "type": ["null", "long"]},
+    {"name": "topics", "type": {"type": "array", "items": "string"}, "default": []}
+  ]
+}"#;
+
+/// The same as it was before messages said the topics of their job. What was written by it is still read.
+const MESSAGE_SCHEMA_WITHOUT_TOPICS: &str = r#"{
   "type": "record", "name": "CompactedState", "namespace": "kafka_backup", "fields": [
     {"name": "run", "type": "string"},
     {"name": "term", "type": "long"},
@@ -74,6 +95,9 @@ struct Wire {
     tainted: bool,
     initial_status: Initial,
     seen_end_ms: Option<i64>,
+    /// Those of the job; empty where they are not known.
+    #[serde(default)]
+    topics: BTreeSet<String>,
 }
 
 impl MessageKey {
@@ -89,8 +113,8 @@ impl MessageKey {
 }
 
 impl Message {
-    /// The bytes of the message.
-    pub fn to_bytes(&self) -> Result<Vec<u8>, WireError> {
+    /// The bytes of the message, with the topics of the job.
+    pub fn to_bytes(&self, topics: &BTreeSet<String>) -> Result<Vec<u8>, WireError> {
         let next = self.next.iter().map(|(partition, offset)| Next { partition: *partition, offset: *offset });
         let wire = Wire {
             run: self.run.to_string(),
@@ -102,14 +126,15 @@ impl Message {
             tainted: self.tainted,
             initial_status: self.initial,
             seen_end_ms: self.seen_end_ms,
+            topics: topics.clone(),
         };
         encode(MESSAGE_SCHEMA, &wire)
     }
 
-    /// Reads the bytes of a message.
-    pub fn from_bytes(bytes: &[u8]) -> Result<Self, WireError> {
-        let wire: Wire = decode(MESSAGE_SCHEMA, bytes)?;
-        Ok(Self {
+    /// Reads the bytes of a message, and the topics of its job: none where it does not say them.
+    pub fn from_bytes(bytes: &[u8]) -> Result<(Self, BTreeSet<String>), WireError> {
+        let wire: Wire = decode(MESSAGE_SCHEMA, bytes).or_else(|_| decode(MESSAGE_SCHEMA_WITHOUT_TOPICS, bytes))?;
+        let message = Self {
             run: wire.run.into(),
             term: u64::try_from(wire.term).map_err(|e| WireError(e.to_string()))?,
             status: wire.status,
@@ -119,7 +144,8 @@ impl Message {
             tainted: wire.tainted,
             initial: wire.initial_status,
             seen_end_ms: wire.seen_end_ms,
-        })
+        };
+        Ok((message, wire.topics))
     }
 }
 
@@ -185,8 +211,37 @@ mod tests {
     }
 
     #[test]
+    fn a_message_without_topics_is_read() {
+        #[derive(Serialize)]
+        struct Earlier {
+            run: &'static str,
+            term: i64,
+            status: Status,
+            next: Vec<Next>,
+            complete: bool,
+            wants_successor: bool,
+            tainted: bool,
+            initial_status: Initial,
+            seen_end_ms: Option<i64>,
+        }
+        let earlier = Earlier {
+            run: "r",
+            term: 3,
+            status: Status::CatchingUp,
+            next: vec![Next { partition: 0, offset: 7 }, Next { partition: 1, offset: 9 }],
+            complete: false,
+            wants_successor: true,
+            tainted: false,
+            initial_status: Initial::Passivate,
+            seen_end_ms: Some(5),
+        };
+        let bytes = encode(MESSAGE_SCHEMA_WITHOUT_TOPICS, &earlier).expect("bytes");
+        assert_eq!(Message::from_bytes(&bytes).expect("message"), (message(), BTreeSet::new()));
+    }
+
+    #[test]
     fn a_message_without_its_whole_header_is_refused() {
-        let bytes = message().to_bytes().expect("bytes");
+        let bytes = message().to_bytes(&BTreeSet::new()).expect("bytes");
         for end in 0..10 {
             assert!(Message::from_bytes(&bytes[..end]).is_err(), "{end}");
         }
@@ -197,6 +252,7 @@ mod tests {
         fn messages_come_back(
             run in ".{0,8}", term in 0..=i64::MAX as u64, flags: [bool; 4], status in 0..3_usize,
             next in prop::collection::btree_map(0..i32::MAX, 0..i64::MAX, 0..4), seen_end_ms: Option<i64>,
+            topics in prop::collection::btree_set("[a-z]{1,4}", 0..3),
         ) {
             let [complete, wants_successor, tainted, active] = flags;
             let status = [Status::Activate, Status::Passivate, Status::CatchingUp][status];
@@ -204,8 +260,8 @@ mod tests {
             let message = Message {
                 run: run.as_str().into(), term, status, next, complete, wants_successor, tainted, initial, seen_end_ms,
             };
-            let bytes = message.to_bytes().expect("bytes");
-            prop_assert_eq!(Message::from_bytes(&bytes).expect("message"), message);
+            let bytes = message.to_bytes(&topics).expect("bytes");
+            prop_assert_eq!(Message::from_bytes(&bytes).expect("message"), (message, topics));
         }
     }
 }
