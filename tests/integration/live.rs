@@ -153,3 +153,26 @@ fn a_second_signal_ends_the_process_at_once() {
     env.back_up("impatient");
     assert_backed_up(&kafka, &env.bucket, &topic);
 }
+
+/// One line for each event, each a document of its own.
+#[test]
+fn logs_are_json_where_that_is_asked_for() {
+    let _turn = beside_others();
+    let kafka = Kafka::shared();
+    let topic = kafka.topic("logged", 1, &[]);
+    kafka.produce(&topic, 0, &numbered(0..10, 100));
+    let env = Env::new().set("log.format = \"json\"").job("logged", &[&topic], "rotate_interval = \"1s\"\n");
+    let daemon = env.daemon().ready();
+    await_caught_up(&kafka, &env.bucket, &topic);
+    daemon.ask_to_stop();
+    daemon.await_log("asked to stop");
+    let log = daemon.log();
+    assert!(daemon.wait().success());
+    let lines: Vec<Value> = log.lines().map(|line| serde_json::from_str(line).expect(line)).collect();
+    let stop =
+        lines.iter().find(|line| line["fields"]["message"].as_str().is_some_and(|m| m.starts_with("asked to stop")));
+    let stop = stop.unwrap_or_else(|| panic!("{log}"));
+    assert_eq!(stop["level"], "INFO");
+    assert!(stop["timestamp"].is_string() && stop["target"].is_string(), "{stop}");
+    assert!(lines.iter().any(|line| line["fields"]["job"] == "logged"), "{log}");
+}

@@ -433,6 +433,36 @@ fn credentials_of_a_container() {
 }
 
 #[test]
+fn credentials_for_a_web_identity() {
+    let server = Server::new(&[STORED]);
+    let answer = "<AssumeRoleWithWebIdentityResponse xmlns=\"https://sts.amazonaws.com/doc/2011-06-15/\">\
+        <AssumeRoleWithWebIdentityResult><Credentials><AccessKeyId>ROLEKEY</AccessKeyId>\
+        <SecretAccessKey>hidden-9</SecretAccessKey><SessionToken>hidden-10</SessionToken>\
+        <Expiration>2099-01-01T00:00:00Z</Expiration></Credentials></AssumeRoleWithWebIdentityResult>\
+        </AssumeRoleWithWebIdentityResponse>";
+    let tokens = Server::new(&[Answer("200 OK", "content-type: text/xml\r\n", answer)]);
+    let dir = tempfile::tempdir().unwrap();
+    let token = dir.path().join("token");
+    std::fs::write(&token, "hidden-11").unwrap();
+    let env = [
+        ("AWS_WEB_IDENTITY_TOKEN_FILE", token.to_str().unwrap()),
+        ("AWS_ROLE_ARN", "arn:aws:iam::123456789012:role/backup"),
+        ("AWS_ROLE_SESSION_NAME", "kafka-backup"),
+        ("AWS_REGION", "eu-west-1"),
+        ("AWS_ENDPOINT_URL_STS", tokens.url.as_str()),
+        NO_METADATA,
+    ];
+    assert_eq!(chain(&server, &env), "Ok(Created)", "{:?}", tokens.requests());
+    let asked = tokens.requests().remove(0);
+    assert!(asked.contains("Action=AssumeRoleWithWebIdentity") && asked.contains("hidden-11"), "{asked}");
+    let request = server.requests().remove(0);
+    assert!(
+        request.contains("Credential=ROLEKEY/") && request.contains("x-amz-security-token: hidden-10"),
+        "{request}"
+    );
+}
+
+#[test]
 fn no_credentials_at_all() {
     let server = Server::new(&[]);
     let result = chain(&server, &[NO_METADATA, ("HOME", "/nowhere")]);
