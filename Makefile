@@ -25,6 +25,7 @@ TOOL_CONFIG := $(foreach crate,sha2 sha1 md-5 sha3 keccak block-buffer digest rp
 	--config 'profile.dev.debug=0'
 PACKAGE_ARCH ?= x86_64
 PACKAGE_TARGET := $(PACKAGE_ARCH)-unknown-linux-gnu
+DEB_ARCH = $(subst x86_64,amd64,$(subst aarch64,arm64,$(PACKAGE_ARCH)))
 # EL 8, Debian 10, Ubuntu 20.04 and everything newer.
 GLIBC_FLOOR := 2.28
 
@@ -75,6 +76,8 @@ packages: build-deps package-tools
 	rustup target add $(PACKAGE_TARGET)
 	PATH="$(CURDIR)/target/venv/bin:$$PATH" CARGO_PROFILE_RELEASE_STRIP=symbols CARGO_PROFILE_RELEASE_DEBUG=0 \
 	  KAFKA_BACKUP_REVISION="$$(git rev-parse --short HEAD 2>/dev/null || echo unknown)" \
+	  HOST_CC=cc HOST_CXX=c++ CC="$(CURDIR)/packaging/zigcc" CXX="$(CURDIR)/packaging/zigc++" \
+	  ZIG_PYTHON="$(CURDIR)/target/venv/bin/python3" ZIG_TARGET=$(PACKAGE_ARCH)-linux-gnu.$(GLIBC_FLOOR) \
 	  $(CARGO) zigbuild --release --locked --target $(PACKAGE_TARGET).$(GLIBC_FLOOR)
 	packaging/check-glibc.sh target/$(PACKAGE_TARGET)/release/kafka-backup $(GLIBC_FLOOR)
 	if [ "$(PACKAGE_ARCH)" = "$$(uname -m)" ]; then binary=target/$(PACKAGE_TARGET)/release/kafka-backup; \
@@ -83,7 +86,7 @@ packages: build-deps package-tools
 	mkdir -p target/packages
 	$(TOOLS)/bin/cargo-deb deb --no-build --no-strip --locked --target $(PACKAGE_TARGET) --output target/packages
 	$(TOOLS)/bin/cargo-generate-rpm generate-rpm --target $(PACKAGE_TARGET) --output target/packages
-	packaging/lint.sh target/packages/*$(PACKAGE_ARCH:x86_64=amd64)*.deb target/packages/*$(PACKAGE_ARCH)*.rpm
+	packaging/lint.sh target/packages/*$(DEB_ARCH)*.deb target/packages/*$(PACKAGE_ARCH)*.rpm
 
 package-tools: build-deps
 	@for tool in cargo-deb cargo-generate-rpm; do [ -x $(TOOLS)/bin/$$tool ] || \
