@@ -5,7 +5,7 @@ use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 
@@ -75,8 +75,17 @@ impl Daemon {
 
     /// Resident memory in bytes.
     pub fn memory(&self) -> u64 {
+        self.bytes_of("VmRSS:")
+    }
+
+    /// Resident memory that is not mapped from a file, in bytes.
+    pub fn anonymous_memory(&self) -> u64 {
+        self.bytes_of("RssAnon:")
+    }
+
+    fn bytes_of(&self, field: &str) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap_or_default();
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap_or("0 kB");
+        let line = status.lines().find_map(|line| line.strip_prefix(field)).unwrap_or("0 kB");
         line.trim().trim_end_matches(" kB").parse::<u64>().unwrap_or_default() * 1024
     }
 
@@ -94,9 +103,30 @@ impl Daemon {
         peak
     }
 
+    /// What it has used since its start.
+    pub fn usage(&self) -> Usage {
+        let process = format!("/proc/{}", self.child.id());
+        let stat = std::fs::read_to_string(format!("{process}/stat")).unwrap_or_default();
+        // utime and stime of proc(5), in ticks of 10 ms; the name in front of them may hold spaces.
+        let fields = stat.rsplit_once(") ").map_or("", |(_, fields)| fields).split(' ');
+        let ticks: u64 = fields.skip(11).take(2).filter_map(|field| field.parse::<u64>().ok()).sum();
+        let cpu = Duration::from_millis(ticks * 10);
+        let tasks = std::fs::read_dir(format!("{process}/task")).into_iter().flatten().flatten();
+        let of_task = |task: std::fs::DirEntry| {
+            let status = std::fs::read_to_string(task.path().join("status")).ok()?;
+            status.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:")?.trim().parse::<u64>().ok())
+        };
+        Usage { cpu, wakeups: tasks.filter_map(of_task).sum(), at: Instant::now() }
+    }
+
     /// What it has logged.
     pub fn log(&self) -> String {
         String::from_utf8_lossy(&std::fs::read(&self.log).unwrap_or_default()).into_owned()
+    }
+
+    /// Its result so far.
+    pub fn said(&self) -> String {
+        String::from_utf8_lossy(&std::fs::read(self.log.with_extension("out")).unwrap_or_default()).into_owned()
     }
 
     /// Waits until it has logged `text`.
@@ -167,6 +197,17 @@ impl Daemon {
         let pid = Pid::from_child(&self.child);
         kill_process(pid, signal).expect("a child that was not waited for has its pid");
     }
+}
+
+/// What a process has used up to a moment. Neither depends on what else the machine does.
+#[derive(Debug, Clone, Copy)]
+pub struct Usage {
+    /// Of all its threads, in user mode and in the kernel.
+    pub cpu: Duration,
+    /// How often one of its threads that live now had waited for something, and went on.
+    pub wakeups: u64,
+    /// When.
+    pub at: Instant,
 }
 
 impl Drop for Daemon {

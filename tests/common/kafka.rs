@@ -27,7 +27,7 @@ const LIMIT: Duration = Duration::from_secs(60);
 pub struct Kafka {
     /// Bootstrap servers.
     pub bootstrap: String,
-    admin: AdminClient<DefaultClientContext>,
+    pub(super) admin: AdminClient<DefaultClientContext>,
 }
 
 impl Kafka {
@@ -73,6 +73,22 @@ impl Kafka {
             result.unwrap_or_else(|(name, error)| panic!("create topic {name}: {error}"));
         }
         self.await_partitions(name, partitions);
+    }
+
+    /// Creates topics of one partition each, all in one request.
+    pub fn create_topics(&self, names: &[String]) {
+        let topics: Vec<_> = names.iter().map(|name| NewTopic::new(name, 1, TopicReplication::Fixed(1))).collect();
+        for result in block_on(self.admin.create_topics(&topics, &Self::options())).expect("create topics") {
+            result.unwrap_or_else(|(name, error)| panic!("create topic {name}: {error}"));
+        }
+    }
+
+    /// Deletes topics, all in one request.
+    pub fn delete_topics(&self, names: &[String]) {
+        let names: Vec<&str> = names.iter().map(String::as_str).collect();
+        for result in block_on(self.admin.delete_topics(&names, &Self::options())).expect("delete topics") {
+            result.unwrap_or_else(|(name, error)| panic!("delete topic {name}: {error}"));
+        }
     }
 
     fn await_partitions(&self, name: &str, partitions: i32) {

@@ -7,6 +7,7 @@ pub mod avro_reader;
 pub mod check;
 pub mod daemon;
 pub mod env;
+pub mod group;
 pub mod host;
 pub mod kafka;
 pub mod proxy;

@@ -3,8 +3,9 @@
 use std::future::Future;
 use std::io;
 use std::pin::Pin;
+use std::sync::{Mutex, PoisonError};
 use std::task::{Context, Poll};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use hyper::Uri;
 use hyper::client::HttpConnector;
@@ -31,8 +32,24 @@ where
     B: hyper::body::HttpBody + Send,
     B::Data: Send,
 {
+    Ok(hyper::Client::builder().pool_idle_timeout(IDLE).build(HttpsConnector::from((dialer, tls()?.into()))))
+}
+
+/// The system's trust store, once it is read, takes more than a megabyte. So clients that are made at about the same time
+/// share it, as those of all jobs are when a daemon starts; who comes later reads it anew, with what was changed in it.
+const SHARED_FOR: Duration = Duration::from_secs(60);
+
+fn tls() -> Result<native_tls::TlsConnector, native_tls::Error> {
+    static SHARED: Mutex<Option<(Instant, native_tls::TlsConnector)>> = Mutex::new(None);
+    let mut shared = SHARED.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some((read, tls)) = &*shared
+        && read.elapsed() < SHARED_FOR
+    {
+        return Ok(tls.clone());
+    }
     let tls = native_tls::TlsConnector::new()?;
-    Ok(hyper::Client::builder().pool_idle_timeout(IDLE).build(HttpsConnector::from((dialer, tls.into()))))
+    *shared = Some((Instant::now(), tls.clone()));
+    Ok(tls)
 }
 
 /// Opens TCP connections, directly or through a proxy: by `CONNECT` for `https`, and for `http` by handing the proxy
