@@ -93,9 +93,52 @@ impl Packages {
         path
     }
 
+    /// `deb` as a later version of it, which ships another main file: with this line at its end.
+    pub fn deb_with_another_main_file(&self, deb: &Path, version: &str, line: &str) -> PathBuf {
+        let path = self.dir.path().join(format!("kafka-backup_{version}.deb"));
+        let tree = self.dir.path().join(format!("tree-{version}"));
+        let mut unpack = Command::new("dpkg-deb");
+        unpack.arg("--raw-extract").arg(deb).arg(&tree);
+        stack::run(unpack);
+        append(&tree.join(MAIN_FILE), line);
+        let control = tree.join("DEBIAN/control");
+        let text = std::fs::read_to_string(&control).unwrap();
+        let with = |line: &str| {
+            if line.starts_with("Version: ") { format!("Version: {version}\n") } else { format!("{line}\n") }
+        };
+        std::fs::write(&control, text.lines().map(with).collect::<String>()).unwrap();
+        // The sums are of the file as it was; dpkg needs none.
+        let _ = std::fs::remove_file(tree.join("DEBIAN/md5sums"));
+        let mut pack = Command::new("dpkg-deb");
+        pack.args(["--root-owner-group", "-Znone", "--build"]).arg(&tree).arg(&path);
+        stack::run(pack);
+        path
+    }
+
     /// The rpm.
     pub fn rpm(&self) -> PathBuf {
-        let path = self.dir.path().join("kafka-backup.rpm");
+        self.rpm_of(Path::new(env!("CARGO_MANIFEST_DIR")), None)
+    }
+
+    /// A later version of the rpm, which ships another main file: with this line at its end.
+    pub fn rpm_with_another_main_file(&self, version: &str, line: &str) -> PathBuf {
+        let tree = self.dir.path().join(format!("tree-{version}"));
+        std::fs::create_dir_all(&tree).unwrap();
+        for entry in std::fs::read_dir(env!("CARGO_MANIFEST_DIR")).unwrap().flatten() {
+            if entry.file_name() != "etc" {
+                std::os::unix::fs::symlink(entry.path(), tree.join(entry.file_name())).unwrap();
+            }
+        }
+        let mut copy = Command::new("cp");
+        copy.arg("-r").arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("etc")).arg(&tree);
+        stack::run(copy);
+        append(&tree.join("etc/kafka-backup.toml"), line);
+        self.rpm_of(&tree, Some(version))
+    }
+
+    /// The rpm of the repository in `root`.
+    fn rpm_of(&self, root: &Path, version: Option<&str>) -> PathBuf {
+        let path = self.dir.path().join(format!("kafka-backup-{}.rpm", version.unwrap_or("this")));
         // Unlike the other one, this tool does not strip.
         let stripped = self.dir.path().join("debug/kafka-backup");
         std::fs::create_dir_all(stripped.parent().unwrap()).unwrap();
@@ -103,8 +146,9 @@ impl Packages {
         strip.arg(env!("CARGO_BIN_EXE_kafka-backup")).arg("-o").arg(stripped);
         stack::run(strip);
         let mut make = Command::new(tool("cargo-generate-rpm"));
-        make.current_dir(env!("CARGO_MANIFEST_DIR"))
+        make.current_dir(root)
             .args(["generate-rpm", "--profile", "dev", "--payload-compress", "none"])
+            .args(version.map(|version| format!("--set-metadata=version = {version:?}")))
             .arg("--target-dir")
             .arg(self.dir.path())
             .arg("--output")
@@ -112,6 +156,14 @@ impl Packages {
         stack::run(make);
         path
     }
+}
+
+/// Where the main file is in a package.
+const MAIN_FILE: &str = "etc/kafka-backup/kafka-backup.toml";
+
+fn append(path: &Path, line: &str) {
+    let text = std::fs::read_to_string(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+    std::fs::write(path, format!("{text}{line}\n")).unwrap();
 }
 
 /// The booted host; gone when dropped.

@@ -112,6 +112,17 @@ fn an_rpm_keeps_what_was_edited() {
     std::fs::write(&main, &edited).unwrap();
     rpm_in_root(&["-U", "--force", "--noscripts", "--nosignature", rpm.to_str().unwrap()]);
     assert_eq!(std::fs::read_to_string(&main).unwrap(), edited);
+    // A later version ships another main file: it is put beside the edited one.
+    let line = "# of a later version";
+    let later = packages.rpm_with_another_main_file("9.9.9", line);
+    rpm_in_root(&["-U", "--noscripts", "--nosignature", later.to_str().unwrap()]);
+    assert_eq!(run("rpm", &["--root", root, "-q", "--qf", "%{VERSION}", "kafka-backup"]), "9.9.9");
+    assert_eq!(std::fs::read_to_string(&main).unwrap(), edited);
+    assert!(std::fs::read_to_string(main.with_extension("toml.rpmnew")).unwrap().ends_with(&format!("{line}\n")));
+    let verified = Command::new("rpm").args(["--root", root, "--nodeps", "-V", "kafka-backup"]).output().unwrap();
+    let verified = String::from_utf8_lossy(&verified.stdout).into_owned();
+    let changed: Vec<&str> = verified.lines().filter_map(|line| line.split_whitespace().last()).collect();
+    assert_eq!(changed, ["/etc/kafka-backup/kafka-backup.toml"], "everything else is of the later version");
     rpm_in_root(&["-e", "--noscripts", "kafka-backup"]);
     assert!(!folder.path().join("usr/bin/kafka-backup").exists());
     assert_eq!(std::fs::read_to_string(main.with_extension("toml.rpmsave")).unwrap(), edited);

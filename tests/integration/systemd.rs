@@ -86,9 +86,11 @@ fn the_life_of_an_installation() {
     let _turn = alone();
     let packages = Packages::stage();
     let (old, new) = (packages.deb("0.0.9-1"), packages.deb("0.1.0-1"));
+    let later = packages.deb_with_another_main_file(&new, "9.9.9-1", OF_A_LATER_VERSION);
     let host = Host::boot();
     std::fs::copy(old, host.path("/root/old.deb")).unwrap();
     std::fs::copy(new, host.path("/root/new.deb")).unwrap();
+    std::fs::copy(later, host.path("/root/later.deb")).unwrap();
     // The network is that of this machine, where the usual port may be taken.
     let port = free_port();
     host.write(
@@ -115,6 +117,7 @@ fn the_life_of_an_installation() {
     restores_by_its_own_unit(&daemon);
     verifies_by_its_own_unit(&daemon, &others[0]);
     an_upgrade_restarts_and_keeps_what_was_edited(&daemon);
+    an_upgrade_with_another_main_file_keeps_the_edited_one(&daemon);
     nothing_secret_was_logged(&daemon);
     removal_and_purge_leave_the_backup_alone(&daemon);
 }
@@ -505,6 +508,38 @@ fn an_upgrade_restarts_and_keeps_what_was_edited(daemon: &Daemon) {
     daemon.produce(2_700, 2_800);
     daemon.caught_up();
     assert_backed_up(&daemon.kafka, &daemon.bucket, &daemon.topic);
+}
+
+/// What the main file of the later version has at its end.
+const OF_A_LATER_VERSION: &str = "# of a later version";
+
+/// The package ships another main file than the one that was edited: that one stays, the new one lies beside it for whoever
+/// wants to compare them, and the daemon goes on with what was edited and with what it knew.
+fn an_upgrade_with_another_main_file_keeps_the_edited_one(daemon: &Daemon) {
+    let host = &daemon.host;
+    daemon.forget_starts();
+    let main = "/etc/kafka-backup/kafka-backup.toml";
+    let files = "sha256sum /etc/kafka-backup/kafka-backup.toml /etc/kafka-backup/jobs.d/* /etc/default/kafka-backup \
+                 /etc/kafka-backup/secrets/* && ls /var/lib/kafka-backup";
+    daemon.job("paused", "topics = [\"paused\"]\n");
+    host.sh("systemctl reload kafka-backup && kafka-backup pause paused --reason upgrade");
+    let (before, pid, objects) = (host.sh(files), daemon.pid(), stored(&daemon.bucket));
+    // What unattended upgrades do; without it dpkg asks, and nobody answers.
+    host.sh("dpkg --force-confdef --force-confold -i /root/later.deb");
+    assert_eq!(host.sh("dpkg-query -W -f '${Version} ${Status}' kafka-backup"), "9.9.9-1 install ok installed");
+    assert_eq!(host.sh(files), before, "files that were edited, and state");
+    assert!(host.sh(&format!("head -1 {main}")).starts_with("# edited"));
+    assert_eq!(host.sh(&format!("tail -1 {main}.dpkg-dist")).trim(), OF_A_LATER_VERSION);
+    assert_eq!(host.show("kafka-backup", "ActiveState"), "active");
+    assert_ne!(daemon.pid(), pid, "the new program runs");
+    host.await_show("StatusText", |status| status.starts_with("running 2 jobs (1 paused), generation 1"));
+    assert_eq!(daemon.status_of("paused")["state"], "paused", "state is kept");
+    assert_eq!(daemon.metric("kafka_backup_state_rebuilds_total", ""), 0.0);
+    daemon.produce(2_800, 2_900);
+    daemon.caught_up();
+    assert_untouched(&objects, &daemon.bucket);
+    assert_backed_up(&daemon.kafka, &daemon.bucket, &daemon.topic);
+    host.sh("rm /etc/kafka-backup/jobs.d/paused.toml && systemctl reload kafka-backup");
 }
 
 /// The whole journal, at trace level.
