@@ -9,6 +9,7 @@ pub mod control;
 pub mod error;
 #[cfg(debug_assertions)]
 pub mod failpoint;
+pub mod heartbeat;
 pub mod http;
 pub mod inspect;
 pub mod kafka;

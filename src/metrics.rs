@@ -150,6 +150,9 @@ pub fn initialise() {
     for result in ["applied", "unchanged", "rejected"] {
         RELOADS.with_label_values(&[result]).inc_by(0);
     }
+    for result in ["ok", "failed", "withheld"] {
+        HEARTBEATS.with_label_values(&[result]).inc_by(0);
+    }
     LazyLock::force(&STATE_SECONDS);
     LazyLock::force(&SEGMENT_SECONDS);
 }
@@ -286,6 +289,16 @@ static RELOADS: LazyLock<IntCounterVec> = LazyLock::new(|| {
 /// One reload ended: `applied`, `unchanged` or `rejected`.
 pub fn reloaded(result: &str) {
     RELOADS.with_label_values(&[result]).inc();
+}
+
+static HEARTBEATS: LazyLock<IntCounterVec> = LazyLock::new(|| {
+    let help = "Heartbeats by result; withheld while not all is well.";
+    counters("kafka_backup_heartbeat_sent_total", help, &["result"])
+});
+
+/// It was time for one heartbeat: `ok`, `failed` or `withheld`.
+pub fn heartbeat(result: &str) {
+    HEARTBEATS.with_label_values(&[result]).inc();
 }
 
 #[cfg(test)]

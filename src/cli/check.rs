@@ -105,7 +105,15 @@ pub fn environment_checks(config: &Config) -> Vec<Finding> {
         what: error.what,
         remedy: error.hint.unwrap_or_default(),
     });
-    folders.chain(http).collect()
+    let heartbeat = config.heartbeat.as_ref().and_then(|heartbeat| heartbeat.url().err()).map(|what| Finding {
+        severity: Severity::Error,
+        layer: Layer::Environment,
+        origin: Origin::start(&config.path),
+        key: "heartbeat.url_file".to_owned(),
+        what,
+        remedy: "write the URL into that file, or remove the key".to_owned(),
+    });
+    folders.chain(http).chain(heartbeat).collect()
 }
 
 /// Whether files can be created in `folder`, or where it will be created.

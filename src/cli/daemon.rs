@@ -64,6 +64,9 @@ async fn serve(
     let jobs_now = move || there.all_statuses().iter().map(|status| status.job.clone()).collect();
     watch::start(io.handle(), jobs_now);
     crate::retention::keeper::start(&process);
+    if let Some(heartbeat) = config.heartbeat.clone() {
+        crate::heartbeat::start(&process, heartbeat);
+    }
     ready.set(true);
     tracing::info!(version = env!("CARGO_PKG_VERSION"), "{}", notify::line(&process));
     notify::ready(&process);

@@ -22,7 +22,7 @@ pub struct Args {
     /// Only this job
     #[arg(long)]
     pub job: Option<String>,
-    /// Show it again and again
+    /// Show it again and again, also when the daemon is started anew meanwhile
     #[arg(long)]
     pub watch: bool,
     /// Print JSON; with --watch, one document a line
@@ -40,8 +40,17 @@ const EVERY: Duration = Duration::from_secs(2);
 pub fn run(args: &Args, context: &Context) -> Result<Exit> {
     let socket = context.socket()?;
     let request = Request::Status { job: args.job.clone() };
+    let mut seen = false;
     loop {
-        let document: StatusDocument = client::ask(&socket, &request, PATIENCE, |_| ())?;
+        let document: StatusDocument = match client::ask(&socket, &request, PATIENCE, |_| ()) {
+            Err(error) if seen && error.exit == Exit::Unavailable => {
+                eprintln!("the daemon does not answer; waiting for it");
+                std::thread::sleep(EVERY);
+                continue;
+            }
+            answer => answer?,
+        };
+        seen = true;
         let text = match (args.json, args.watch) {
             (true, true) => format!("{}\n", serde_json::json!(document)),
             (true, false) => format!("{:#}\n", serde_json::json!(document)),

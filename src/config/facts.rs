@@ -50,6 +50,7 @@ impl Config {
             memory_budget,
             http_listen,
             http,
+            heartbeat,
             control_socket,
             log_level,
             log_format,
@@ -73,6 +74,7 @@ impl Config {
         put(&mut facts, "memory.budget", memory_budget);
         put(&mut facts, "http.listen", http_listen);
         put(&mut facts, "http", http);
+        put(&mut facts, "heartbeat", heartbeat);
         put(&mut facts, "control.socket", control_socket);
         put(&mut facts, "log.level", log_level);
         put(&mut facts, "log.format", log_format);

@@ -78,6 +78,15 @@ pub static MAIN: &[Key] = &[
          it changes. Without it everybody may who reaches http.listen.",
     ),
     key(
+        "heartbeat.url_file",
+        Path,
+        Is(""),
+        "A file with the URL of a dead-man's switch. It is asked for (GET) every heartbeat.interval as long as there are \
+         jobs and all of them are within their rpo_target, so that whoever owns the switch hears of it when this daemon \
+         or its jobs fail in whatever way. The file is read each time. \"\" is none.",
+    ),
+    key("heartbeat.interval", Span(SECOND, 3600 * SECOND), Is("1m"), "How often heartbeat.url_file is asked for."),
+    key(
         "metrics.max_partition_series",
         Count(0, 1_000_000),
         Is("10000"),

@@ -15,7 +15,9 @@ use super::job::{self, Shared};
 use super::key::Key;
 use super::layers::{Layer, View, What};
 use super::source::{self, named, origin};
-use super::{Config, HttpProtection, HttpTls, LogFormat, MAIN_FILE, StorageConfig, keys, kind, rules, store};
+use super::{
+    Config, Heartbeat, HttpProtection, HttpTls, LogFormat, MAIN_FILE, StorageConfig, keys, kind, rules, store,
+};
 
 /// Which jobs are loaded with the main file.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -208,6 +210,7 @@ impl Loader {
             memory_budget: view.value("memory.budget", kind::size),
             http_listen: view.value("http.listen", kind::address),
             http: self.http_protection(view),
+            heartbeat: self.heartbeat(view),
             max_partition_series: view.value("metrics.max_partition_series", kind::count),
             control_socket,
             log_level: view.text("log.level"),
@@ -226,6 +229,17 @@ impl Loader {
             warnings: Vec::new(),
             unusable: BTreeMap::new(),
         }
+    }
+
+    fn heartbeat(&mut self, view: &View) -> Option<Heartbeat> {
+        let key = "heartbeat.url_file";
+        let url_file = Some(PathBuf::from(view.text(key))).filter(|path| !path.as_os_str().is_empty())?;
+        let heartbeat = Heartbeat { url_file, interval: view.value("heartbeat.interval", kind::span) };
+        let (at, url_file) = (view.origin(key), &heartbeat.url_file);
+        if cluster::is_exposed(url_file) {
+            self.findings.environment(Severity::Warning, &at, key, cluster::exposed(url_file));
+        }
+        Some(heartbeat)
     }
 
     fn http_protection(&mut self, view: &View) -> HttpProtection {

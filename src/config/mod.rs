@@ -19,6 +19,7 @@ mod compacted;
 mod draft;
 mod facts;
 mod finding;
+mod heartbeat;
 mod job;
 mod key;
 pub mod keys;
@@ -34,6 +35,7 @@ mod tests;
 
 pub use compacted::CompactedJob;
 pub use finding::{ConfigErrors, Finding, Layer, Origin, Severity};
+pub use heartbeat::Heartbeat;
 pub use key::{Fallback, Key, Kind};
 pub use load::{FileKind, Inspection, Jobs, Shown, inspect, kind_of_file, load, load_job_file, load_main};
 pub use restore::{ConsumerGroups, IfNotEmpty, RestoreFlags, RestoreRequest};
@@ -77,6 +79,8 @@ pub struct Config {
     pub http_listen: Option<SocketAddr>,
     /// How HTTP is protected.
     pub http: HttpProtection,
+    /// The sign of life; `None` is none.
+    pub heartbeat: Option<Heartbeat>,
     /// Above so many partitions none has series of its own.
     pub max_partition_series: u64,
     /// The unix socket for control.

@@ -194,7 +194,14 @@ impl Env {
         Output::of(command)
     }
 
-    /// The same through `wrapper`, e.g. `setpriv` with its arguments.
+    /// The same for what goes on until it is ended; what it says is in [`Daemon::said`].
+    pub fn begin(&self, args: &[&str]) -> Daemon {
+        let mut command = self.command_with(PROGRAM.as_ref(), &self.tree().join("kafka-backup.toml"));
+        command.args(args);
+        Daemon::spawn(command, 0, self.path(&super::unique("begun")))
+    }
+
+    /// As [`Self::tell`], through `wrapper`, e.g. `setpriv` with its arguments.
     pub fn tell_through(&self, wrapper: &[&str], args: &[&str]) -> Output {
         // The program may lie where only this user can reach it.
         let program = self.path("program");

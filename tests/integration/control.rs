@@ -65,6 +65,32 @@ fn status_tells_how_everything_is() {
     assert!(!env.tree().join("control.sock").exists(), "the socket goes with the daemon");
 }
 
+/// Again and again, also over a restart of the daemon.
+#[test]
+fn status_is_watched() {
+    let _turn = beside_others();
+    let env = Env::new().job("watched", &["nobody-needs-this"], "paused = true\n");
+    let daemon = env.daemon().ready();
+    let [json, text] = [env.begin(&["status", "--watch", "--json"]), env.begin(&["status", "--watch"])];
+    let documents = || -> Vec<Value> {
+        let said = json.said();
+        // The last line may be half of one.
+        said.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
+    };
+    wait_until("two documents, a line each", SOON, || documents().len() >= 2);
+    assert_eq!(documents()[0]["jobs"][0]["state"], "paused", "{}", json.said());
+    let started = documents()[0]["started_seconds"].clone();
+    assert!(daemon.stop().success());
+    for watch in [&json, &text] {
+        watch.await_log("the daemon does not answer");
+    }
+    let daemon = env.daemon().ready();
+    wait_until("the new daemon to be shown", SOON, || documents().last().unwrap()["started_seconds"] != started);
+    wait_until("tables", SOON, || text.said().matches("RPO NOW/TARGET").count() >= 3);
+    assert!(!json.has_ended() && !text.has_ended());
+    assert!(daemon.stop().success());
+}
+
 #[test]
 fn a_job_over_its_target_is_exit_code_4() {
     let _turn = beside_others();

@@ -21,6 +21,7 @@ mod faults;
 mod footprint;
 mod groups;
 mod harness;
+mod heartbeat;
 mod http;
 mod limits;
 mod live;

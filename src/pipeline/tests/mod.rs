@@ -128,6 +128,7 @@ impl Bed {
             memory_budget: budget,
             http_listen: None,
             http: crate::config::HttpProtection::default(),
+            heartbeat: None,
             max_partition_series: 10_000,
             control_socket: PathBuf::new(),
             log_level: String::new(),
