@@ -2,8 +2,10 @@
 
 use std::fmt;
 use std::io::IsTerminal;
+use std::os::unix::net::UnixDatagram;
 use std::sync::OnceLock;
 
+use tracing::field::{Field, Visit};
 use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::format::{Format, Full, Writer};
@@ -159,7 +161,40 @@ fn stderr_is_the_journal() -> bool {
     stream == format!("{}:{}", stat.st_dev, stat.st_ino)
 }
 
-/// Lines with the priority in front, as sd-daemon(3) has it. The journal knows the time itself.
+/// Where the journal takes what has fields of its own (systemd.journal-fields(7)).
+const JOURNAL_SOCKET: &str = "/run/systemd/journal/socket";
+/// The field that is one: `journalctl MESSAGE_ID=` finds by it what happened, whatever the words for it are.
+const MESSAGE_ID: &str = "MESSAGE_ID";
+
+/// Looks for a [`MESSAGE_ID`].
+#[derive(Default)]
+struct FindId(Option<String>);
+
+impl Visit for FindId {
+    fn record_str(&mut self, field: &Field, value: &str) {
+        if field.name() == MESSAGE_ID {
+            self.0 = Some(value.to_owned());
+        }
+    }
+
+    fn record_debug(&mut self, _: &Field, _: &dyn fmt::Debug) {}
+}
+
+/// An entry in the native protocol of the journal. The text may have several lines, so that its length is in front.
+fn entry(id: &str, priority: u8, text: &str) -> Vec<u8> {
+    let mut entry = b"MESSAGE\n".to_vec();
+    entry.extend((text.len() as u64).to_le_bytes());
+    entry.extend(text.as_bytes());
+    entry.extend(format!("\nPRIORITY={priority}\nSYSLOG_IDENTIFIER=kafka-backup\n{MESSAGE_ID}={id}\n").bytes());
+    entry
+}
+
+fn send_entry(entry: &[u8]) -> std::io::Result<()> {
+    UnixDatagram::unbound()?.send_to(entry, JOURNAL_SOCKET).map(drop)
+}
+
+/// Lines with the priority in front, as sd-daemon(3) has it. The journal knows the time itself. What has a [`MESSAGE_ID`]
+/// is sent with it, as a line has no fields.
 struct Journal {
     inner: Format<Full, ()>,
 }
@@ -174,6 +209,11 @@ where
         self.inner.format_event(context, Writer::new(&mut text), event)?;
         // The journal takes every line for a message of its own: each needs its priority.
         let priority = priority(*event.metadata().level());
+        let mut id = FindId::default();
+        event.record(&mut id);
+        if id.0.is_some_and(|id| send_entry(&entry(&id, priority, text.trim_end())).is_ok()) {
+            return Ok(());
+        }
         text.trim_end().lines().try_for_each(|line| writeln!(writer, "<{priority}>{line}"))
     }
 }
@@ -223,6 +263,12 @@ mod tests {
         fn flush(&mut self) -> std::io::Result<()> {
             Ok(())
         }
+    }
+
+    #[test]
+    fn an_entry_says_how_long_its_text_is() {
+        let expected = b"MESSAGE\n\x03\0\0\0\0\0\0\0a\nb\nPRIORITY=3\nSYSLOG_IDENTIFIER=kafka-backup\nMESSAGE_ID=0f\n";
+        assert_eq!(entry("0f", 3, "a\nb"), expected);
     }
 
     #[test]

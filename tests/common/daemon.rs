@@ -183,6 +183,14 @@ impl Daemon {
         self.signal(Signal::HUP);
     }
 
+    /// Whether a SIGHUP would not end it.
+    pub fn catches_hangups(&self) -> bool {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap_or_default();
+        let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:"));
+        // One bit per signal, that of SIGHUP is the first.
+        caught.is_some_and(|mask| u64::from_str_radix(mask.trim(), 16).is_ok_and(|mask| mask & 1 == 1))
+    }
+
     /// SIGSTOP: it sleeps like a virtual machine that is paused.
     pub fn freeze(&self) {
         self.signal(Signal::STOP);

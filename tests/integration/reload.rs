@@ -10,8 +10,9 @@ use crate::common::check::{assert_backed_up, await_caught_up, covered};
 use crate::common::daemon::Daemon;
 use crate::common::env::Env;
 use crate::common::kafka::Kafka;
+use crate::common::proxy::{Fault, Hits, Proxy};
 use crate::common::record::numbered;
-use crate::common::{SOON, beside_others, unique, wait_for, wait_until};
+use crate::common::{SOON, beside_others, stack, unique, wait_for, wait_until};
 
 fn status(env: &Env) -> Value {
     let output = env.tell(&["status", "--json"]);
@@ -225,7 +226,7 @@ fn the_content_of_a_secret_file_counts() {
     std::fs::write(&secret, "first\n").unwrap();
     std::fs::set_permissions(&secret, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
     // A key password that nothing needs: what counts is that it is another one.
-    let servers = crate::common::stack::kafka_bootstrap();
+    let servers = stack::kafka_bootstrap();
     let env = env.kafka("main", servers, &[("ssl.key.password_file", secret.to_str().unwrap())]);
     let daemon = env.daemon().ready();
     kafka.produce(&topic, 0, &numbered(0..10, 10));
@@ -313,14 +314,40 @@ fn the_service_manager_hears_the_truth() {
     manager.await_heard(ready, &["STOPPING=1", "STATUS=draining"]);
 }
 
+/// It is answered by a reload, and not before the daemon is ready: until then nobody hears READY.
+#[test]
+fn a_signal_during_the_start_is_remembered() {
+    let _turn = beside_others();
+    let env = Env::new();
+    let (mut manager, address) = Manager::listen(&env);
+    let daemon = env.daemon_with(&[("NOTIFY_SOCKET", &address)]);
+    wait_until_at_once("the daemon to listen for SIGHUP", || daemon.catches_hangups());
+    daemon.hang_up();
+    let daemon = daemon.ready();
+    daemon.await_metric("kafka_backup_config_reloads_total", &["result=\"unchanged\""], 1.0);
+    let ready = manager.await_heard(0, &["READY=1", "STATUS=idle"]);
+    let reloading = manager.await_heard(0, &["RELOADING=1"]);
+    assert!(ready == 0 && reloading > ready, "{:?}", manager.heard);
+    manager.await_heard(reloading, &["READY=1"]);
+    assert!(daemon.stop().success());
+}
+
+/// As [`wait_until`], and without a pause between two looks.
+fn wait_until_at_once(what: &str, condition: impl Fn() -> bool) {
+    let began = std::time::Instant::now();
+    while !condition() {
+        assert!(began.elapsed() < SOON, "waited in vain for {what}");
+    }
+}
+
 #[test]
 fn a_start_with_kafka_and_s3_down_succeeds_and_recovers() {
     let _turn = beside_others();
     let kafka = Kafka::shared();
     let topic = kafka.topic("down", 1, &[]);
     kafka.produce(&topic, 0, &numbered(0..10, 10));
-    let proxy = crate::common::proxy::Proxy::start(crate::common::stack::s3_endpoint());
-    proxy.set(crate::common::proxy::Fault::CutBefore, crate::common::proxy::Hits::All);
+    let proxy = Proxy::start(stack::s3_endpoint());
+    proxy.set(Fault::CutBefore, Hits::All);
     // A port that nobody listens at yet.
     let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let env = Env::new();
@@ -328,11 +355,11 @@ fn a_start_with_kafka_and_s3_down_succeeds_and_recovers() {
     let env = env.job("down", &[&topic], "rotate_interval = \"1s\"\n");
     let daemon = env.daemon().ready();
     wait_until("the job to be degraded", SOON, || job(&env, "down")["state"] == "degraded");
-    proxy.set(crate::common::proxy::Fault::Pass, crate::common::proxy::Hits::All);
+    proxy.set(Fault::Pass, Hits::All);
     // Kafka comes back at an address that the files name.
     let main = env.tree().join("kafka-backup.toml");
     let text = std::fs::read_to_string(&main).unwrap();
-    let mended = text.replace(&format!("127.0.0.1:{port}"), crate::common::stack::kafka_bootstrap());
+    let mended = text.replace(&format!("127.0.0.1:{port}"), stack::kafka_bootstrap());
     std::fs::write(&main, mended).unwrap();
     daemon.hang_up();
     await_caught_up(&kafka, &env.bucket, &topic);
@@ -361,6 +388,62 @@ fn the_watchdog_is_fed_only_while_everything_moves() {
     assert_eq!(manager.heard.iter().filter(|said| said.contains("WATCHDOG=1")).count(), before, "starved");
     assert_eq!(env.tell(&["status"]).code(), 0, "it still answers");
     daemon.kill();
+}
+
+/// A reload that waits for a broker which does not answer is no reason to starve the watchdog.
+#[test]
+fn the_watchdog_is_fed_while_it_reloads() {
+    let _turn = beside_others();
+    let env = Env::new();
+    let (mut manager, address) = Manager::listen(&env);
+    let daemon = env.daemon_with(&[("NOTIFY_SOCKET", &address), ("WATCHDOG_USEC", "3000000")]).ready();
+    manager.await_heard(0, &["WATCHDOG=1"]);
+    let nowhere = "kafka = { bootstrap_servers = [\"127.0.0.1:9\"] }\n";
+    write(&env, "lost", "t", nowhere);
+    assert_eq!(env.tell(&["reload"]).code(), 0);
+    let from = manager.await_heard(0, &["RELOADING=1"]);
+    let until = manager.await_heard(from, &["READY=1"]);
+    let fed = manager.heard[from..until].iter().filter(|said| said.contains("WATCHDOG=1")).count();
+    assert!(fed >= 2, "{:?}", manager.heard);
+    assert!(daemon.stop().success());
+}
+
+/// A removed job cannot make durable what it has read: the reload does not wait for that, others do not notice, and after
+/// drain_timeout it is given up. Nothing is lost by that.
+#[test]
+fn a_drain_that_takes_too_long_is_given_up() {
+    let _turn = beside_others();
+    let kafka = Kafka::shared();
+    let [stays, stuck] = ["stays", "stuck"].map(|name| kafka.topic(name, 1, &[]));
+    let proxy = Proxy::start(stack::s3_endpoint());
+    let env = Env::new().set("drain_timeout = \"4s\"").storage_behind(&proxy);
+    let env = env.job("stays", &[&stays], "rotate_interval = \"1s\"\n");
+    let env = env.job("stuck", &[&stuck], "rotate_interval = \"1s\"\n");
+    let daemon = env.daemon().ready();
+    await_running(&env, &[("stays".to_owned(), stays.clone()), ("stuck".to_owned(), stuck.clone())]);
+    let before = session(&env, &daemon, "stays");
+    proxy.set(Fault::Status(503), Hits::DataPuts);
+    kafka.produce(&stuck, 0, &numbered(0..50, 10));
+    daemon.await_metric("kafka_backup_read_bytes_total", &["backup_job=\"stuck\""], 1.0);
+
+    let file = std::fs::read_to_string(env.job_file("stuck")).unwrap();
+    std::fs::remove_file(env.job_file("stuck")).unwrap();
+    let began = std::time::Instant::now();
+    assert_eq!(env.tell(&["reload"]).code(), 0);
+    assert!(began.elapsed() < Duration::from_secs(4), "it ends with the swap: {:?}", began.elapsed());
+    assert_eq!(job(&env, "stuck")["state"], "draining");
+    wait_until("the drain to be given up", SOON, || job(&env, "stuck").is_null());
+    daemon.await_log("job ended before everything it had read was durable");
+    assert_eq!(covered(&env.bucket, &format!("{stuck}/0")), 0);
+
+    // There again, and the store, too: from where the bucket says.
+    std::fs::write(env.job_file("stuck"), file).unwrap();
+    proxy.set(Fault::Pass, Hits::All);
+    assert_eq!(env.tell(&["reload"]).code(), 0);
+    await_caught_up(&kafka, &env.bucket, &stuck);
+    assert_backed_up(&kafka, &env.bucket, &stuck);
+    assert_eq!(session(&env, &daemon, "stays"), before);
+    assert!(daemon.stop().success());
 }
 
 #[test]

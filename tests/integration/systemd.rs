@@ -255,6 +255,8 @@ fn a_rejected_reload_changes_nothing(daemon: &Daemon, others: &[Other]) {
     host.await_show("StatusText", |status| status.contains("REJECTED") && status.contains("bad.toml:2"));
     assert!(host.sh("systemctl status kafka-backup").contains("bad.toml:2"));
     assert!(host.journal().contains("retenton"), "{}", host.journal());
+    let found = host.sh("journalctl --no-pager -o cat -u kafka-backup MESSAGE_ID=3f3c7a1d0e2b4c53a8f0c1d99d0b7e21");
+    assert!(found.contains("retenton") && !found.contains("generation 1 version"), "rejections and no more: {found}");
     let (code, said) = host.try_sh("kafka-backup reload --last");
     assert_eq!(code, 78, "{said}");
     assert!(said.contains("bad.toml:2"), "{said}");
