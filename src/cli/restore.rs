@@ -101,7 +101,7 @@ pub struct Args {
     /// Not with those that match
     #[arg(long, value_name = "REGEX")]
     pub groups_exclude_regex: Option<String>,
-    /// Bytes per second, for example 50MiB/s [default: no limit]
+    /// Bytes per second read from the storage, for example 50MiB/s [default: no limit]
     #[arg(long, value_name = "RATE")]
     pub rate_limit: Option<String>,
     /// Show what would be done, and do nothing

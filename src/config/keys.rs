@@ -388,7 +388,12 @@ pub static RESTORE: &[Key] = &[
          goes on exactly where the target ends; a finished one is kept as a record. With if_not_empty = \"append\" none is \
          written: such a restore cannot be gone on with.",
     ),
-    key("rate_limit", Rate, Is("0"), "Bytes per second; \"0\" is no limit."),
+    key(
+        "rate_limit",
+        Rate,
+        Is("0"),
+        "Bytes per second read from the storage, where objects of more than 2 MiB are read twice; \"0\" is no limit.",
+    ),
     key("dry_run", Flag, Is("false"), "Show what would be done, and do nothing."),
     key(
         "instance",

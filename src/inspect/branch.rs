@@ -50,6 +50,9 @@ pub struct PartitionInfo {
     /// The two as numbers, in milliseconds.
     #[serde(skip)]
     pub timestamps: Option<(i64, i64)>,
+    /// The smallest record timestamp behind all that has expired, where something has.
+    #[serde(skip)]
+    pub complete_from_ms: Option<i64>,
     /// Objects that begin in front of their predecessor's end.
     pub overlaps: u64,
     /// Offsets that no object has.

@@ -12,7 +12,7 @@ pub use super::branch::{BranchInfo, PartitionInfo};
 use super::compacted::CompactedInfo;
 use crate::clock::rfc3339;
 use crate::error::{Error, Exit, Result};
-use crate::model::catalog::{self, Branch, Facts, HoleReason, StoredObject, TopicBackup, Walk};
+use crate::model::catalog::{self, Branch, Facts, Hole, StoredObject, TopicBackup, Walk};
 use crate::model::key::PartitionPath;
 use crate::model::restore::limits::union;
 use crate::model::verify::aging::Aging;
@@ -135,8 +135,7 @@ impl TopicInfo {
     fn new(topic: String, branches: Vec<BranchInfo>) -> Self {
         let partitions = || branches.iter().flat_map(|branch| &branch.partitions);
         let all = partitions().fold(None, |all, partition| union(all, partition.timestamps));
-        let cut = partitions().filter(|p| p.holes.iter().any(|hole| hole.why == HoleReason::ExpiredOrLost));
-        let complete_from = cut.filter_map(|partition| partition.timestamps).map(|(oldest, _)| oldest).max();
+        let complete_from = partitions().filter_map(|partition| partition.complete_from_ms).max();
         let (oldest, newest) = (all.map(|(oldest, _)| rfc3339(oldest)), all.map(|(_, newest)| rfc3339(newest)));
         Self { topic, oldest, newest, complete_from: complete_from.map(rfc3339), branches, compacted: None }
     }
@@ -186,6 +185,7 @@ fn summarise(
 ) -> Option<PartitionInfo> {
     let from_offset = objects.first()?.offset;
     let (mut walk, mut timestamps) = (Walk::new(origin.unwrap_or(from_offset), aging), None);
+    let (mut is_cut, mut behind) = (false, None);
     let mut info = PartitionInfo {
         partition,
         from_offset,
@@ -197,17 +197,23 @@ fn summarise(
         oldest: None,
         newest: None,
         timestamps: None,
+        complete_from_ms: None,
         overlaps: 0,
         holes: Vec::new(),
         bad: Vec::new(),
     };
     for object in objects {
+        let known = walk.holes.len();
         walk.add(object);
+        if walk.holes[known..].iter().any(Hole::is_expired) {
+            (is_cut, behind) = (true, None);
+        }
         match &object.facts {
             Facts::Ours(facts) => {
                 info.records += facts.records;
                 info.next_offset = info.next_offset.max(Some(facts.next_offset));
                 timestamps = union(timestamps, facts.timestamps);
+                behind = union(behind, facts.timestamps);
             }
             Facts::Older => {
                 info.uncounted_objects += 1;
@@ -219,6 +225,7 @@ fn summarise(
     let walk = walk.finish(reach);
     (info.overlaps, info.holes) = (walk.overlaps, walk.holes);
     info.timestamps = timestamps;
+    info.complete_from_ms = behind.filter(|_| is_cut).map(|(oldest, _)| oldest);
     (info.oldest, info.newest) = (timestamps.map(|t| rfc3339(t.0)), timestamps.map(|t| rfc3339(t.1)));
     Some(info)
 }
@@ -262,6 +269,7 @@ fn text(info: &StoreInfo) -> String {
 mod tests {
     use super::*;
     use crate::model::catalog::OurFacts;
+    use crate::model::lifecycle::record::RetentionRecord;
 
     #[test]
     fn a_partition_in_numbers() {
@@ -285,6 +293,13 @@ mod tests {
         let holes: Vec<_> = info.holes.iter().map(|h| (h.from, h.until)).collect();
         assert_eq!(holes, [(0, 5), (10, 20), (30, 32)]);
         assert!(summarise(3, &[], (Some(0), None), &Aging::default()).is_none());
+
+        // What expired last lies in the middle: stores remove in any order.
+        let mut record = RetentionRecord::new("t");
+        record.begin(Some(3), 0, "j");
+        let aging = Aging::Recorded { record, now_ms: 100, day_ms: 10 };
+        let torn = summarise(5, &[object(0, 10, 4, ""), object(20, 30, 10, "")], (Some(0), Some(30)), &aging).unwrap();
+        assert_eq!((torn.timestamps, torn.complete_from_ms), (Some((0, 30)), Some(20)));
 
         let later = summarise(4, &objects, (Some(5), Some(30)), &Aging::default()).unwrap();
         let branch = BranchInfo { generation: Some(1), partitions: vec![info, later], ..BranchInfo::default() };

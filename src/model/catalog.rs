@@ -242,6 +242,11 @@ pub enum HoleReason {
 }
 
 impl Hole {
+    /// Whether the offsets are gone because they were old, as far as anybody can know.
+    pub fn is_expired(&self) -> bool {
+        matches!(self.why, HoleReason::ExpiredOrLost | HoleReason::Expired)
+    }
+
     /// Whether somebody deleted what nothing else explains.
     pub fn is_damage(&self) -> bool {
         self.why == HoleReason::ObjectMissing

@@ -77,6 +77,43 @@ fn every_refusal_names_its_reason_and_leaves_the_target_as_it_is() {
     assert_eq!((kafka.partitions(&target), kafka.partitions(&other)), (0, 0));
 }
 
+/// What the request or the records themselves forbid is said before anything is created, and a target that is there is not
+/// touched.
+#[test]
+fn a_request_that_cannot_be_met_is_refused_before_anything_is_created() {
+    let _turn = beside_others();
+    let (kafka, plain, env) = backed_up(2, 100);
+    let ahead = kafka.topic("ahead", 1, &[("message.timestamp.after.max.ms", "9223372036854775807")]);
+    kafka.produce(&ahead, 0, &[Rec::new(4_000_000_000_000, "k", "of the year 2096")]);
+    let env = env.job("ahead", &[&ahead], &format!("group_id = \"backup-of-{ahead}\"\n"));
+    env.back_up("ahead");
+    let (target, existing) = (unique("absent"), kafka.topic("existing", 1, &[]));
+    let to = |source: &str, target: &str| format!("{source}:{target}");
+    let cases: [(&str, i32, Vec<String>); 7] = [
+        ("has no generation 9", 10, vec!["--topics".into(), to(&plain, &target), "--generation=9".into()]),
+        ("no topic of this backup matches", 10, vec!["--topics-regex=^nothing-.*".into()]),
+        ("is not in this backup", 10, vec!["--topics".into(), to(&unique("unknown"), &target)]),
+        ("is given twice", 78, vec!["--topics".into(), format!("{},{}", to(&plain, &target), to(&ahead, &target))]),
+        ("is not a topic name", 78, vec!["--topics".into(), to(&plain, "not a name")]),
+        (
+            "which partitions leaves out",
+            1,
+            vec![
+                "--topics".into(),
+                to(&plain, &target),
+                format!("--partitions={plain}/0"),
+                format!("--until-offset={plain}/1=5"),
+            ],
+        ),
+        ("message.timestamp.after.max.ms", 1, vec!["--topics".into(), to(&ahead, &existing)]),
+    ];
+    for (why, code, args) in cases {
+        let fixed = ["restore", "--storage", "main", "--kafka", "main", "--json"].map(str::to_owned);
+        env.kafka_backup(&[&fixed[..], &args].concat()).fails_with(code, &[why]);
+        assert_eq!((kafka.partitions(&target), kafka.watermarks(&existing, 0)), (0, (0, 0)), "{why}");
+    }
+}
+
 /// Permissions are part of what is checked before anything is produced.
 #[test]
 fn a_target_that_may_not_be_written_or_created_is_refused() {
