@@ -26,6 +26,10 @@ pub(super) struct Open {
     pub(super) index: usize,
     reader: ObjectReader,
     hasher: Sha256,
+    /// Whether the hash of the whole is still wanted.
+    hashed: bool,
+    /// It was looked through before.
+    proved: bool,
     named: bool,
     pub(super) last_offset: i64,
     pub(super) taken: u64,
@@ -38,10 +42,18 @@ impl Open {
             index,
             reader: ObjectReader::new(),
             hasher: Sha256::new(),
+            hashed: true,
+            proved: false,
             named: false,
             last_offset: i64::MIN,
             taken: 0,
         }
+    }
+
+    /// The same of an object that was looked through before under the entity tag that it is read with again. Hashing it
+    /// once more is left out where its blocks have checksums that tell whether they came over as they are.
+    pub(super) fn proved(index: usize) -> Self {
+        Self { proved: true, ..Self::new(index) }
     }
 
     /// Takes the next bytes. The hash is compared before the last ones are decoded.
@@ -53,7 +65,7 @@ impl Open {
 
     /// Hashes the next bytes, where something is known to compare the hash with.
     fn hash(&mut self, take: &Take, piece: &Piece) -> Result<(), Failure> {
-        if take.sha256.is_empty() {
+        if take.sha256.is_empty() || !self.hashed {
             return Ok(());
         }
         self.hasher.update(&piece.bytes);
@@ -69,12 +81,15 @@ impl Open {
     /// Decodes the next block into `batch`; `false` when more bytes are needed.
     pub(super) fn next(&mut self, take: &Take, batch: &mut RecordBatch) -> Result<bool, Failure> {
         if !self.named {
-            let header = self.reader.header().map(|header| header.map(|h| h.metadata.clone()));
-            let Some(metadata) = header.map_err(|error| self.undecodable(take, &error))? else { return Ok(false) };
+            let header = self.reader.header().map(|header| header.map(|h| (h.metadata.clone(), h.codec)));
+            let Some((metadata, codec)) = header.map_err(|error| self.undecodable(take, &error))? else {
+                return Ok(false);
+            };
             let name = key::parse(&take.key);
             if let Some(Facts::Bad(why)) = name.and_then(|name| Facts::from_metadata(&name, &metadata, None)) {
                 return Err(self.damaged(take, why));
             }
+            self.hashed = !(self.proved && codec.has_checksum());
             self.named = true;
         }
         let more = self.reader.next_batch(batch).map_err(|error| self.undecodable(take, &error))?;

@@ -4,7 +4,8 @@
 //! folders, and of the older layout), that every block decompresses (zstandard and snappy carry a checksum of their own),
 //! ends in the sync marker and decodes to its last byte, and that there are as many records as the object says. An object
 //! that comes in one piece is looked through here, a larger one by the [fetcher](super::fetch), which reads it twice.
-//! Also that the object's header belongs under its name. The same is checked once more of what is produced.
+//! Also that the object's header belongs under its name. The blocks are checked once more when they are produced;
+//! so is the hash of what was read before, where they have no checksums.
 //!
 //! **What is checked after.** Every delivery report must carry base offset + n, in order ([`Ledger`]): that one check
 //! finds a second producer, a double retry, a truncation and a transaction marker.
@@ -196,7 +197,10 @@ impl Writer {
             if open.is_none() && last && take.sha256.is_empty() {
                 Proof::new(piece.index).feed(take, piece.clone())?;
             }
-            let object = open.get_or_insert_with(|| Open::new(piece.index));
+            let object = open.get_or_insert_with(|| match last {
+                true => Open::new(piece.index),
+                false => Open::proved(piece.index),
+            });
             debug_assert_eq!(object.index, piece.index);
             let fed = object.feed(take, piece);
             fed.and_then(|()| self.produce(take, object, &mut batch))?;

@@ -38,6 +38,11 @@ pub enum Compression {
 }
 
 impl Compression {
+    /// Whether a block that we have written says by itself that it is whole.
+    pub fn has_checksum(self) -> bool {
+        matches!(self, Self::Zstandard | Self::Snappy)
+    }
+
     /// Its name in `avro.codec`.
     pub fn name(self) -> &'static str {
         match self {
