@@ -11,9 +11,11 @@ use crate::kafka::TopicPartition;
 use crate::kafka::consumer::{GroupConsumer, GroupEvent, Position};
 use crate::kafka::mock::MockKafka;
 use crate::kafka::producer::{ProducerSettings, RestoreProducer};
+use crate::kafka::reader::read_at;
 use crate::kafka::settings::ConsumerSettings;
 use crate::model::restore::saved::SavedPlan;
 use crate::model::restore::{Selection, TargetTopic};
+use crate::restore::fingerprint::fingerprint;
 use crate::restore::plan_file::{self, PlanFile};
 use crate::restore::target::{KafkaSinks, KafkaTarget};
 use crate::restore::{Restore, run};
@@ -104,6 +106,35 @@ async fn onto_the_mock_cluster_and_back() {
     let again = act.run(&plan, &Arc::default()).await.unwrap();
     assert_eq!((again.exit(), again.produced()), (Exit::Incomplete, 0));
     assert!(matches!(again.partitions[0].failure, Some(Failure::Offset { expected: 0, .. })));
+}
+
+/// What a restore that goes on compares is the record as it stands on the target: also where librdkafka's interface would
+/// have put another timestamp or another name in its place.
+#[test]
+fn what_was_produced_is_known_again() {
+    let mock = MockKafka::start(&[("copy", 1)]).unwrap();
+    let kafka = config(mock.bootstrap());
+    let (sender, delivered) = mpsc::channel();
+    let on_delivery = Box::new(move |tag, _, offset: Result<i64, KafkaError>| _ = sender.send((tag, offset.unwrap())));
+    let producer = RestoreProducer::new(&kafka, &ProducerSettings::default(), on_delivery).unwrap();
+    let mut produced = RecordBatch::default();
+    for (offset, ms) in (0..).zip([0, 1, -1, 0]) {
+        let names: [&[u8]; 3] = [b"a\0b", b"\0", b"a"];
+        let headers = names.map(|name| Header { name, value: (offset % 2 == 0).then_some(&b"\0"[..]) });
+        produced.push(offset, (ms, TimestampType::CreateTime), None, Some(b"v"), headers);
+    }
+    let topic = producer.topic("copy").unwrap();
+    produced.iter().for_each(|record| producer.send(&topic, 0, &record, record.offset as u64).unwrap());
+    producer.flush(SOON).unwrap();
+    assert_eq!(delivered.try_iter().collect::<Vec<_>>(), [(0, 0), (1, 1), (2, 2), (3, 3)]);
+
+    let mut known = BTreeMap::new();
+    for offset in 0..4 {
+        let position = [(TopicPartition::new("copy", 0), offset)];
+        read_at(&kafka, &position, |_, record| _ = known.insert(offset, fingerprint(record))).unwrap();
+    }
+    let expected = produced.iter().map(|record| (record.offset, fingerprint(&record))).collect();
+    assert_eq!(known, expected);
 }
 
 fn restore(bed: &Bed, kafka: &Arc<KafkaConfig>, target: &str) -> Restore {
