@@ -86,9 +86,17 @@ pub async fn run(restore: Restore, stop: Stop) -> Result<Exit> {
     let throttle = Arc::new(Throttle::new(restore.rate_limit));
     // Until the plan is agreed nothing has been changed anywhere: a signal may end it at any point.
     let mut pins = Pins::new(restore.store.clone(), !restore.dry_run);
-    let Prepared { target, mut facts, file, mut saved, resumed, only_groups } = tokio::select! {
-        prepared = prepare(&restore, &throttle, &mut pins) => prepared?,
-        () = stop.wait() => return Ok(stop.asked().unwrap_or(Exit::Interrupted)),
+    let prepared = tokio::select! {
+        prepared = prepare(&restore, &throttle, &mut pins) => Some(prepared),
+        () = stop.wait() => None,
+    };
+    let Prepared { target, mut facts, file, mut saved, resumed, only_groups } = match prepared {
+        Some(Ok(prepared)) => prepared,
+        nothing => {
+            // Nothing is planned that would be read: what was pinned for it may be deleted at once.
+            pins.release().await;
+            return nothing.map_or(Ok(stop.asked().unwrap_or(Exit::Interrupted)), |refused| refused.map(|_| Exit::Ok));
+        }
     };
     if only_groups {
         return groups_only(&restore, &target, saved, file).await;

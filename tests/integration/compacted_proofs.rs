@@ -11,7 +11,7 @@ use crate::common::{SOON, beside_others, wait_until};
 use crate::compacted::{COMPACTED, PARTITIONS, Two, await_term, owns, term};
 
 /// Turns that would come once a day; whose partner is looked after often.
-fn two(what: &str, lines: &str) -> Two {
+pub(super) fn two(what: &str, lines: &str) -> Two {
     Two::new(what, "24", &format!("partner_timeout = \"60s\"\n{lines}"))
 }
 

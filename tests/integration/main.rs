@@ -14,6 +14,7 @@ mod compacted_kills;
 mod compacted_operations;
 mod compacted_proofs;
 mod compacted_refusals;
+mod compacted_restore;
 mod control;
 mod crash;
 mod demo;
