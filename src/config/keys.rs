@@ -190,7 +190,12 @@ pub static JOB: &[Key] = &[
         Is("1"),
         "Kafka clients (members of the consumer group) in this daemon. More than one per partition is of no use.",
     ),
-    key("group_id", Text, Said("kafka-backup-JOB"), "The consumer group."),
+    key(
+        "group_id",
+        Text,
+        Said("kafka-backup-JOB"),
+        "The consumer group. It divides partitions among all who share it: jobs of one name on one cluster that back up to different places need one each.",
+    ),
     key("group_instance_id", Text, Is(""), "Static membership in the group; \"\" is none."),
     key("flush_size", Count(1, u64::MAX), Is("100000"), "Close an object at this many records."),
     key("flush_bytes", Size(64 << 10, GIB), Is("64MiB"), "Close an object at this many encoded bytes."),
@@ -378,7 +383,13 @@ pub static RESTORE: &[Key] = &[
         "true: at the end the targets get the settings that the sources had of their own. Until then created topics keep \
          everything. Settings that the target cluster does not take are named.",
     ),
-    key("if_not_empty", OneOf(&["refuse", "append"]), Is("refuse"), "What to do when a target holds records."),
+    key(
+        "if_not_empty",
+        OneOf(&["refuse", "append"]),
+        Is("refuse"),
+        "What to do when a target holds records. What is appended cannot be told from what others write: a restore with \
+         \"append\" that was interrupted and is started again appends everything once more.",
+    ),
     key("in_place", Flag, Is("false"), "true: allow the source's own topic on the source's own cluster."),
     key(
         "plan",

@@ -17,6 +17,7 @@ pub mod reload;
 pub mod restore;
 pub mod resume;
 pub mod rotation;
+pub mod sharing;
 pub mod slot;
 pub mod stall;
 pub mod standing;

@@ -1,6 +1,6 @@
 //! The generation a topic is in: finding its record, and beginning a new one.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -43,6 +43,19 @@ impl Resolver {
         };
         let record = GenerationRecord::from_json(&name, &bytes);
         record.map(Some).map_err(|e| Unresolved::Foreign { key: name, why: e.why })
+    }
+
+    /// The uuids of all generations of `topic` that this store has a record of.
+    pub(super) async fn generation_uuids(&self, topic: &str) -> Result<BTreeSet<String>, Unresolved> {
+        let folder = key::generation_folder(topic);
+        let page = retry(PATIENCE, || self.store.list(&folder, None, 1000)).await?;
+        let mut uuids = BTreeSet::new();
+        for entry in page.entries {
+            let Some(bytes) = retry(PATIENCE, || self.store.get(&entry.key)).await? else { continue };
+            // What is no record says nothing; who needs it complains.
+            uuids.extend(GenerationRecord::from_json(&entry.key, &bytes).map(|record| record.uuid));
+        }
+        Ok(uuids)
     }
 
     /// Begins generation `number`, unless somebody else was faster, which is as good.

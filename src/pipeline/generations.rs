@@ -43,29 +43,49 @@ impl Generations {
     }
 }
 
-/// Notices generations that another process began: appending to the one before would be in vain.
+/// Looks whether a generation is still the one to write to: another process may have begun the next one, or somebody may
+/// have emptied the store. To append then would be in vain, or make a list without its beginning.
 #[derive(Debug, Default)]
-pub struct Forks(std::sync::Mutex<HashMap<String, (u32, Instant)>>);
+pub struct Forks(std::sync::Mutex<HashMap<String, (String, Instant)>>);
+
+/// How the record of a generation is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Standing {
+    /// It is there, and the newest one.
+    Newest,
+    /// A later generation has begun.
+    Superseded,
+    /// It is gone, or that of another generation stands in its place.
+    Gone,
+}
 
 impl Forks {
-    fn seen(&self) -> std::sync::MutexGuard<'_, HashMap<String, (u32, Instant)>> {
+    fn seen(&self) -> std::sync::MutexGuard<'_, HashMap<String, (String, Instant)>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether a generation of `topic` behind `number` has begun. One request at most every 30 s for each topic, so the
-    /// answer may be that old.
-    pub async fn superseded(&self, store: &dyn Store, topic: &str, number: u32) -> Result<bool, StoreError> {
+    /// How the record of `generation` is. Two requests at most every 30 s for each topic, so the answer may be that old.
+    pub async fn look(&self, store: &dyn Store, generation: &GenerationRecord) -> Result<Standing, StoreError> {
+        let GenerationRecord { topic, uuid, generation: number, .. } = generation;
         let now = Instant::now();
-        let fresh = self.seen().get(topic).is_some_and(|(n, at)| *n == number && now - *at < FORKS_EVERY);
-        if fresh || store.head(&key::generation_record(topic, number + 1)).await?.is_some() {
-            return Ok(!fresh);
+        if self.seen().get(topic).is_some_and(|(seen, at)| seen == uuid && now - *at < FORKS_EVERY) {
+            return Ok(Standing::Newest);
         }
-        self.seen().insert(topic.to_owned(), (number, now));
-        Ok(false)
+        if store.head(&key::generation_record(topic, number + 1)).await?.is_some() {
+            return Ok(Standing::Superseded);
+        }
+        let name = key::generation_record(topic, *number);
+        let Some(bytes) = store.get(&name).await? else { return Ok(Standing::Gone) };
+        // One that cannot be read is for whoever begins with it.
+        if GenerationRecord::from_json(&name, &bytes).is_ok_and(|record| record.uuid != *uuid) {
+            return Ok(Standing::Gone);
+        }
+        self.seen().insert(topic.clone(), (uuid.clone(), now));
+        Ok(Standing::Newest)
     }
 
-    /// A generation of `topic` has just begun here.
-    pub(super) fn forget(&self, topic: &str) {
+    /// What was seen of `topic` may not be true any more: a generation has begun here, or the store did not answer.
+    pub fn forget(&self, topic: &str) {
         self.seen().remove(topic);
     }
 }

@@ -155,6 +155,8 @@ pub enum LaneNews {
     },
     /// The position is not in the log any more.
     OutOfRange,
+    /// The record of its generation is gone: somebody has emptied the store, or it is another one.
+    GenerationGone,
     /// The object before ours is gone although it must be there (we slept, or somebody deleted it).
     TailGone,
     /// Something foreign lies under the name we need.

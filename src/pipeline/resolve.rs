@@ -239,7 +239,8 @@ impl Resolver {
         let url = self.store.url();
         let what = match refusal {
             Refusal::Strangers => format!(
-                "topic {topic}: {url} already holds objects under {topic}/ that this program did not write; \
+                "topic {topic}: {url} already holds objects under {topic}/ that this program did not write, or the record of \
+                 whose generation was deleted (under _kafka_backup/topics/{topic}/: put it back); \
                  give the job another prefix, or set adopt = true to keep them as a read-only generation"
             ),
             Refusal::OtherCluster { backed_up, seen } => format!(

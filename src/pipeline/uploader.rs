@@ -21,7 +21,7 @@ use std::time::Duration;
 use actix::prelude::*;
 
 use super::committer::Committer;
-use super::generations::Forks;
+use super::generations::{Forks, Standing};
 use super::kept::{self, KeptObject};
 use super::lane::{Lane, LaneGuard, LaneNews};
 use super::message::{Barrier, Copy, Durable, Sealed};
@@ -245,6 +245,8 @@ impl Upload {
 
     fn failed(&self, error: &StoreError) -> String {
         metrics::error("s3", error.kind.label());
+        // A store that was away may have come back as another one.
+        self.forks.forget(&self.lane.partition.topic);
         if error.kind == Kind::Conflict {
             return String::new();
         }
@@ -258,8 +260,12 @@ impl Upload {
         if self.is_another(&self.topics.sight_after(topic, sealed.fetched).await) {
             return Ok(Attempt::Ended(LaneNews::Recreated));
         }
-        if lane.run.is_empty() && self.forks.superseded(&*self.store, topic, lane.generation.generation).await? {
-            return Ok(Attempt::Ended(LaneNews::Superseded));
+        if lane.run.is_empty() {
+            match self.forks.look(&*self.store, &lane.generation).await? {
+                Standing::Newest => {}
+                Standing::Superseded => return Ok(Attempt::Ended(LaneNews::Superseded)),
+                Standing::Gone => return Ok(Attempt::Ended(LaneNews::GenerationGone)),
+            }
         }
         // An object that waited for long looks at the tail again: the names before it may have expired while the machine
         // slept.

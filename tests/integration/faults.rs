@@ -49,6 +49,33 @@ fn s3_fails_and_recovers(#[case] fault: Fault, #[case] hits: Hits) {
     assert_backed_up(&kafka, &env.bucket, &topic);
 }
 
+/// Whoever emptied the bucket while it could not be reached: to go on behind what was there would be a backup without its
+/// beginning, though Kafka still has it.
+#[test]
+fn a_bucket_that_comes_back_empty_is_filled_from_the_beginning() {
+    let _turn = beside_others();
+    let kafka = Kafka::shared();
+    let topic = kafka.topic("emptied", 2, &[]);
+    let proxy = Proxy::start(stack::s3_endpoint());
+    let env = Env::new();
+    let env = env.storage_behind(&proxy).job("emptied", &[&topic], "rotate_interval = \"1s\"\nflush_size = 50\n");
+    let produce = |range: std::ops::Range<i64>| {
+        (0..2).for_each(|partition| kafka.produce(&topic, partition, &numbered(range.clone(), 100)));
+    };
+    produce(0..200);
+    let mut daemon = env.daemon().ready();
+    await_caught_up(&kafka, &env.bucket, &topic);
+    proxy.set(Fault::CutBefore, Hits::All);
+    produce(200..300);
+    wait_until("uploads to fail", SOON, || proxy.hit() >= 4);
+    env.bucket.wipe("");
+    proxy.set(Fault::Pass, Hits::All);
+    await_caught_up(&kafka, &env.bucket, &topic);
+    assert!(daemon.is_running(), "the same process all the time");
+    assert!(daemon.stop().success());
+    assert_backed_up(&kafka, &env.bucket, &topic);
+}
+
 #[test]
 fn a_job_that_cannot_store_is_degraded_as_long_as_that_lasts() {
     let _turn = beside_others();

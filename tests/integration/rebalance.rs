@@ -5,12 +5,12 @@ use std::time::Duration;
 
 use rstest::rstest;
 
-use crate::common::beside_others;
 use crate::common::check::{assert_backed_up, assert_untouched, await_caught_up, await_covered, stored};
 use crate::common::env::Env;
 use crate::common::kafka::Kafka;
 use crate::common::record::numbered;
 use crate::common::stack::{self, Cluster};
+use crate::common::{beside_others, wait_until};
 
 /// Runs `work` while 50 records a tenth of a second go to every partition.
 fn under_load(kafka: &Kafka, topic: &str, work: impl FnOnce()) {
@@ -181,4 +181,30 @@ fn the_brokers_restart_one_after_another_under_load() {
     assert!(daemon.is_running());
     assert!(daemon.stop().success());
     assert_backed_up(&kafka, &env.bucket, &topic);
+}
+
+/// Two machines, one cluster, the same job, a bucket each: the group would give each of them a part of the topic, and
+/// neither would miss the rest.
+#[test]
+fn a_group_that_two_stores_share_is_named_by_both() {
+    let _turn = beside_others();
+    let kafka = Kafka::shared();
+    let topic = kafka.topic("shared-group", 2, &[]);
+    let job = |env: Env| env.job("orders", &[&topic], &format!("group_id = \"{topic}\"\nrotate_interval = \"1s\"\n"));
+    let (one, other) = (job(Env::new()), job(Env::new()));
+    let daemons = [one.daemon().ready(), other.daemon().ready()];
+    let complains = |env: &Env| {
+        let problems = env.tell(&["status", "--json"]).stdout;
+        problems
+            .contains(&format!("group {topic} is shared with a job that backs up to another place: it has {topic}/"))
+    };
+    under_load(&kafka, &topic, || {
+        wait_until("both to say so", Duration::from_secs(180), || complains(&one) && complains(&other));
+    });
+    let [first, second] = daemons;
+    assert!(second.stop().success());
+    first.await_log("job recovered job=orders subject=\"consumer group\"");
+    await_caught_up(&kafka, &one.bucket, &topic);
+    assert!(first.stop().success());
+    assert_backed_up(&kafka, &one.bucket, &topic);
 }

@@ -11,6 +11,7 @@ pub mod of_run;
 mod repair;
 mod retention;
 pub mod run;
+mod sharing;
 mod watch;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -38,6 +39,7 @@ use crate::kafka::consumer::{GroupConsumer, GroupEvent, Position, Protocol};
 use crate::kafka::queue::PartitionQueue;
 use crate::kafka::{KafkaError, TopicPartition};
 use crate::metrics;
+use crate::model::sharing::Sharing;
 
 /// Positions resolved at the same time.
 const RESOLVING: usize = 64;
@@ -102,6 +104,8 @@ pub struct JobRunner {
     run: Option<OfRun>,
     /// Partitions of that topic that were taken.
     taken: BTreeSet<TopicPartition>,
+    /// What other members of the group do.
+    sharing: Sharing<TopicPartition>,
 }
 
 /// An event of group member `task`.
@@ -191,6 +195,7 @@ impl JobRunner {
             draining: false,
             run,
             taken: BTreeSet::new(),
+            sharing: Sharing::default(),
         }
     }
 
@@ -396,6 +401,7 @@ impl Actor for JobRunner {
         self.watch(ctx);
         self.keep_groups(ctx);
         self.watch_retention(ctx);
+        self.watch_sharing(ctx);
         self.tell_if_reached();
         let seen = self.shared.topics.changes().borrow().clone();
         self.take_partitions(&seen);

@@ -79,6 +79,9 @@ impl JobRunner {
             LaneNews::OutOfRange => {
                 self.failed(partition, position, "the position is not in the log any more");
             }
+            LaneNews::GenerationGone => {
+                self.failed(partition, position, "the record of its generation is gone from the store");
+            }
             LaneNews::TailGone => self.failed(partition, position, "the last object is gone from the bucket"),
             LaneNews::Foreign { key, why } => {
                 self.failed(partition, position, &format!("{key} is not ours: {why}"));

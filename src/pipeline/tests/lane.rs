@@ -10,6 +10,8 @@ use tokio::sync::Semaphore;
 use super::*;
 use crate::kafka::admin::Cluster;
 use crate::model::chain::{GenerationRecord, RecordedIsolation};
+use crate::model::key;
+use crate::model::object::Metadata;
 use crate::pipeline::budget::Budget;
 use crate::pipeline::budget::Spill;
 use crate::pipeline::committer::Committer;
@@ -20,6 +22,7 @@ use crate::pipeline::spool::Spool;
 use crate::pipeline::topics::TopicWatch;
 use crate::pipeline::{Beginning, Shared, Threads, lane_number, spawn_far_end};
 use crate::storage::fault::Fault;
+use crate::storage::{Body, Store};
 
 /// What happens to a lane.
 #[derive(Debug, Clone)]
@@ -72,7 +75,7 @@ struct Feed {
 }
 
 impl Feed {
-    fn start(bed: &Bed, origin: i64, flush_size: u64) -> (Self, Arc<Lane>) {
+    async fn start(bed: &Bed, origin: i64, flush_size: u64) -> (Self, Arc<Lane>) {
         let job = bed.job("lane", |job| job.flush_size = flush_size);
         let generation = GenerationRecord {
             format_version: 1,
@@ -90,6 +93,8 @@ impl Feed {
             forks: BTreeMap::new(),
             topic_config: BTreeMap::new(),
         };
+        let record = Body::from(serde_json::to_vec(&generation).unwrap());
+        bed.store.put(&key::generation_record("t", 1), &record, &Metadata::new()).await.unwrap();
         let threads = Arc::new(Threads::start());
         let topics = {
             let (_in_runtime, io) = (bed.io(), bed.io());
@@ -165,7 +170,7 @@ impl Feed {
 
 async fn check(steps: Vec<Step>, origin: i64, flush_size: u64) -> Result<(), TestCaseError> {
     let bed = Bed::new(&[("t", 1)]);
-    let (mut feed, lane) = Feed::start(&bed, origin, flush_size);
+    let (mut feed, lane) = Feed::start(&bed, origin, flush_size).await;
     let mut early_cuts = 1;
     for step in steps {
         early_cuts += usize::from(matches!(step, Step::Barrier));
