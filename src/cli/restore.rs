@@ -70,7 +70,8 @@ pub struct Args {
     /// Replication factor of topics that are created [default: the broker's]
     #[arg(long, value_name = "N")]
     pub replication_factor: Option<u32>,
-    /// What to do when a target holds records: refuse or append [default: refuse]
+    /// What to do when a target holds records: refuse or append; started again, the latter appends everything once more
+    /// [default: refuse]
     #[arg(long, value_name = "WHAT")]
     pub if_not_empty: Option<String>,
     /// Allow the source's own topic on the source's own cluster

@@ -343,6 +343,11 @@ pub(super) fn no_such<'n>(
     main: &Path,
 ) -> Complaint {
     let noun = if key == "kafka" { "cluster" } else { "store" };
+    if name.contains("://") {
+        // It may hold a password, and is not repeated.
+        let what = format!("a URL is not the name of a {noun}");
+        return Complaint::new(what, format!("write [{key}.NAME] into {}, and NAME here", main.display()));
+    }
     let what = format!("there is no {noun} {name:?}");
     let names: BTreeSet<&str> = known.clone().collect();
     let remedy = match keys::meant(name, known) {

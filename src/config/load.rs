@@ -354,7 +354,7 @@ impl Loader {
     fn job(&mut self, file: &Path, shared: &Shared<'_>) -> Option<Draft> {
         self.files.push(file.to_owned());
         let id = job::id(file, &mut self.findings);
-        let table = source::read(file, &mut self.findings)?;
+        let table = source::read_job(file, &mut self.findings)?;
         let layer = Layer::sift(&table, What::Job, &mut self.findings);
         job::build(&id?, file, layer, shared, &mut self.findings)
     }

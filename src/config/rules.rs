@@ -11,6 +11,8 @@ pub(super) fn check(drafts: &[Draft], findings: &mut Findings) {
     for (index, later) in drafts.iter().enumerate() {
         for earlier in &drafts[..index] {
             groups(earlier, later, findings);
+            nested(earlier, later, later, findings);
+            nested(later, earlier, later, findings);
             if store::same_place(&earlier.job.storage, &later.job.storage) {
                 if earlier.job.compacted.is_some() && later.job.compacted.is_some() {
                     compacted::pair(earlier, later, findings);
@@ -58,6 +60,21 @@ fn literals(earlier: &Draft, later: &Draft, findings: &mut Findings) {
             let remedy = "remove it from one of the jobs, or give one of them a storage with another prefix";
             findings.semantics(at, "topics", Complaint::new(what, remedy));
         }
+    }
+}
+
+/// A store within the folder of a topic that another job backs up: what is written there would be taken for damage of the
+/// topic, and would expire with it.
+fn nested(outer: &Draft, inner: &Draft, at: &Draft, findings: &mut Findings) {
+    let Some(rest) = store::within(&inner.job.storage, &outer.job.storage) else { return };
+    let folder = rest.split('/').next().unwrap_or_default();
+    if outer.job.topics.takes(folder) {
+        let what = format!(
+            "job {:?} writes into the folder of topic {folder:?}, which job {:?} backs up",
+            inner.job.id, outer.job.id
+        );
+        let remedy = "give the storage of one of them a prefix that is no topic's name";
+        findings.semantics(&at.origin("storage"), "storage", Complaint::new(what, remedy));
     }
 }
 

@@ -30,9 +30,9 @@ pub(super) fn named(origin: &str, kind: impl Into<ValueKind>) -> Value {
 /// Reads a TOML file. `None`: it could not be used, and the findings say why.
 pub(super) fn read(path: &Path, findings: &mut Findings) -> Option<Map<String, Value>> {
     let whole = Origin::file(path);
-    let text = match std::fs::metadata(path).map(|metadata| metadata.len()) {
-        Ok(bytes) if bytes > FILE_BYTES_MAX => {
-            let what = format!("has {bytes} bytes, which no configuration has");
+    let text = match std::fs::metadata(path) {
+        Ok(metadata) if metadata.len() > FILE_BYTES_MAX => {
+            let what = format!("has {} bytes, which no configuration has", metadata.len());
             findings.syntax(&whole, "", Complaint::new(what, "check that this is the right file"));
             return None;
         }
@@ -53,6 +53,17 @@ pub(super) fn read(path: &Path, findings: &mut Findings) -> Option<Map<String, V
             None
         }
     }
+}
+
+/// Reads a job file. Others may be pipes, from a shell for example, but these are read again and again: nobody may be
+/// there to write to a pipe, and a device has no end.
+pub(super) fn read_job(path: &Path, findings: &mut Findings) -> Option<Map<String, Value>> {
+    if std::fs::metadata(path).is_ok_and(|metadata| !metadata.is_file()) {
+        let complaint = Complaint::new("is neither a file nor a link to one".to_owned(), "write a regular file");
+        findings.syntax(&Origin::file(path), "", complaint);
+        return None;
+    }
+    read(path, findings)
 }
 
 /// Reads TOML text as if it stood in `path`.

@@ -1,6 +1,6 @@
 //! Stores: buckets and folders, from tables and from URLs.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use config::{Map, Value, ValueKind};
@@ -10,6 +10,7 @@ use super::kind;
 use super::layers::{Layer, View, What};
 use super::source::named;
 use super::{Place, StorageConfig};
+use crate::model::key::SYSTEM;
 
 /// Keys that mean something for one type of store only.
 const S3_ONLY: &[&str] = &["bucket", "region", "profile", "proxy_url", "endpoint", "path_style"];
@@ -63,6 +64,11 @@ fn bucket(view: &View, at: &Origin, findings: &mut Findings) -> Place {
     let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
     if !view.given("bucket") || (bucket.is_empty() && !view.is_refused("bucket")) {
         findings.semantics(at, "bucket", Complaint::new("is missing", "write bucket = \"NAME\""));
+    } else if bucket.contains('@') {
+        // What stands in front of it may be a key, and is not repeated.
+        let remedy = "remove user and password: credentials come from the AWS default chain";
+        let complaint = Complaint::new("a secret may not stand in a configuration or a URL", remedy);
+        findings.syntax(&view.origin("bucket"), "bucket", complaint);
     } else if !bucket.chars().all(allowed) {
         let remedy = "write the name alone; folders go into prefix, the server into endpoint";
         let complaint = Complaint::new(format!("{bucket:?} is not the name of a bucket"), remedy);
@@ -108,9 +114,11 @@ fn prefix(view: &View, findings: &mut Findings) -> String {
     let prefix = text.trim_matches('/');
     let sound = |part: &str| !part.is_empty() && part != "." && part != ".." && !part.contains(char::is_control);
     if !prefix.is_empty() && !prefix.split('/').all(sound) {
-        let complaint =
-            Complaint::new(format!("{text:?} is not a prefix"), "write folders separated by single slashes");
-        findings.syntax(&view.origin("prefix"), "prefix", complaint);
+        let remedy = "write folders separated by single slashes, none of them \".\" or \"..\"";
+        findings.syntax(&view.origin("prefix"), "prefix", Complaint::new(format!("{text:?} is not a prefix"), remedy));
+    } else if prefix.split('/').any(|part| part == SYSTEM) {
+        let what = format!("{SYSTEM:?} is where the backup keeps its own records");
+        findings.syntax(&view.origin("prefix"), "prefix", Complaint::new(what, "choose another folder"));
     }
     prefix.to_owned()
 }
@@ -190,10 +198,23 @@ pub(super) fn same_place(a: &StorageConfig, b: &StorageConfig) -> bool {
     }
 }
 
+/// Where `inner` lies within `outer`, as `FOLDER` or `FOLDER/...`; `None` when it does not, or is the same place.
+pub(super) fn within(inner: &StorageConfig, outer: &StorageConfig) -> Option<String> {
+    let rest = match (&inner.place, &outer.place) {
+        (
+            Place::S3 { bucket: a, prefix: pa, endpoint: ea, .. },
+            Place::S3 { bucket: b, prefix: pb, endpoint: eb, .. },
+        ) if a == b && ea == eb => Path::new(pa).strip_prefix(pb).ok()?.to_owned(),
+        (Place::File { path: a, prefix: pa }, Place::File { path: b, prefix: pb }) => {
+            a.join(pa).strip_prefix(b.join(pb)).ok()?.to_owned()
+        }
+        _ => return None,
+    };
+    Some(rest.to_string_lossy().into_owned()).filter(|rest| !rest.is_empty())
+}
+
 #[cfg(test)]
 mod tests {
-    use std::path::Path;
-
     use rstest::rstest;
 
     use super::*;
@@ -236,11 +257,15 @@ mod tests {
     )]
     #[case(
         "bucket = \"b\"\nprefix = \"a//b\"",
-        "/d/f.toml:2:1: prefix: \"a//b\" is not a prefix\n  hint: write folders separated by single slashes"
+        "/d/f.toml:2:1: prefix: \"a//b\" is not a prefix\n  hint: write folders separated by single slashes, none of them \".\" or \"..\""
     )]
     #[case(
         "bucket = \"b\"\nprefix = \"../b\"",
-        "/d/f.toml:2:1: prefix: \"../b\" is not a prefix\n  hint: write folders separated by single slashes"
+        "/d/f.toml:2:1: prefix: \"../b\" is not a prefix\n  hint: write folders separated by single slashes, none of them \".\" or \"..\""
+    )]
+    #[case(
+        "bucket = \"b\"\nprefix = \"_kafka_backup/x\"",
+        "/d/f.toml:2:1: prefix: \"_kafka_backup\" is where the backup keeps its own records\n  hint: choose another folder"
     )]
     #[case(
         "bucket = \"b\"\ntype = \"gcs\"",
@@ -289,6 +314,10 @@ mod tests {
         "--storage: \"gs://b\" is not the URL of a store\n  hint: write s3://BUCKET/PREFIX?endpoint=URL&region=R, file:///PATH, or a name from the main file"
     )]
     #[case("s3://b?regin=x", "--storage: regin: unknown key of a store\n  hint: did you mean region?")]
+    #[case(
+        "s3://AKIA:hunter2@b/x",
+        "--storage: bucket: a secret may not stand in a configuration or a URL\n  hint: remove user and password: credentials come from the AWS default chain"
+    )]
     #[case("s3:///x", "--storage: bucket: is missing\n  hint: write bucket = \"NAME\"")]
     #[case("s3://b/%zz", "--storage: \"%zz\" is not written as in a URL\n  hint: write % as %25")]
     fn broken_urls(#[case] url: &str, #[case] expected: &str) {

@@ -19,6 +19,8 @@ use crate::error::{Error, Exit, Result};
 const PATIENCE: Duration = Duration::from_secs(10);
 /// Clients served at the same time; the others wait.
 const CLIENTS_MAX: usize = 64;
+/// Of these, clients that may only look; more of them are turned away, so that they do not keep out who may act.
+const LOOKERS_MAX: usize = 32;
 /// Read and written by the daemon's user and group.
 const MODE: u32 = 0o660;
 
@@ -89,13 +91,14 @@ impl Drop for Socket {
 
 async fn accept(listener: UnixListener, daemon: Arc<Daemon>) {
     let clients = Arc::new(Semaphore::new(CLIENTS_MAX));
+    let lookers = Arc::new(Semaphore::new(LOOKERS_MAX));
     loop {
         let Ok(client) = clients.clone().acquire_owned().await else { return }; // never closed
         match listener.accept().await {
             Ok((stream, _)) => {
-                let daemon = daemon.clone();
+                let (daemon, lookers) = (daemon.clone(), lookers.clone());
                 tokio::spawn(async move {
-                    serve(stream, &daemon).await;
+                    serve(stream, &daemon, &lookers).await;
                     drop(client);
                 });
             }
@@ -109,12 +112,18 @@ async fn accept(listener: UnixListener, daemon: Arc<Daemon>) {
 }
 
 /// One client, one request.
-async fn serve(mut stream: UnixStream, daemon: &Daemon) {
+async fn serve(mut stream: UnixStream, daemon: &Daemon, lookers: &Semaphore) {
     let peer = match stream.peer_cred() {
         Ok(peer) => peer,
         Err(error) => return tracing::warn!(error = %error, "a control client without credentials"),
     };
     let (read, mut write) = stream.split();
+    let place = if may_act(peer.uid()) { None } else { Some(lookers.try_acquire()) };
+    if let Some(Err(_)) = place {
+        let busy = Error::new(Exit::Busy, format!("{LOOKERS_MAX} others are looking at this moment"));
+        let _ = send(&mut write, &Answer::from(busy.hint("try again"))).await;
+        return;
+    }
     let request = timeout(PATIENCE, request(read)).await;
     let request = request.unwrap_or_else(|_| Err(Error::new(Exit::Usage, "no request came in time")));
     let request = request.and_then(|request| permit(&request, peer.uid()).map(|()| request));
@@ -165,11 +174,14 @@ async fn request(read: tokio::net::unix::ReadHalf<'_>) -> Result<Request> {
 
 /// Root and the daemon's own user may do everything; whom else the mode of the socket lets in may look.
 fn permit(request: &Request, uid: u32) -> Result<()> {
-    let own = rustix::process::geteuid().as_raw();
-    if request.access() == Access::Read || uid == 0 || uid == own {
+    if request.access() == Access::Read || may_act(uid) {
         return Ok(());
     }
     Err(Error::new(Exit::Auth, format!("user {uid} may look, but change nothing")).hint("run it as root, with sudo"))
+}
+
+fn may_act(uid: u32) -> bool {
+    uid == 0 || uid == rustix::process::geteuid().as_raw()
 }
 
 async fn send(write: &mut tokio::net::unix::WriteHalf<'_>, answer: &Answer) -> Option<()> {

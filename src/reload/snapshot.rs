@@ -23,7 +23,8 @@ pub struct Snapshot(BTreeMap<PathBuf, Option<Stamp>>);
 
 fn stamp(path: &Path) -> Option<Stamp> {
     let metadata = std::fs::metadata(path).ok()?;
-    let bytes = if metadata.is_dir() { Vec::new() } else { std::fs::read(path).ok()? };
+    // Folders have no content, and pipes and devices may have no end.
+    let bytes = if metadata.is_file() { std::fs::read(path).ok()? } else { Vec::new() };
     Some(Stamp {
         device: metadata.dev(),
         inode: metadata.ino(),

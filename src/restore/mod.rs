@@ -248,7 +248,8 @@ async fn prepare(restore: &Restore, throttle: &Throttle, pins: &mut Pins) -> Res
     plan.warnings.extend(warnings);
     can_create(&target, &plan, restore.json).await?;
     if restore.append {
-        let warning = "if_not_empty = \"append\": a restore that is interrupted cannot be gone on with";
+        let warning = "if_not_empty = \"append\": a restore that is interrupted cannot be gone on with; started again, it appends \
+                       everything once more";
         plan.warnings.push(warning.to_owned());
     }
     let groups = plan_groups(restore, &target, &mut plan, (None, &BTreeSet::new()), throttle).await?;

@@ -1,6 +1,9 @@
 //! The control socket of a running daemon, from the command line: status, flush, pause and resume.
 
+use std::io::Write as _;
 use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::net::UnixStream;
+use std::time::{Duration, Instant};
 
 use rstest::rstest;
 use serde_json::Value;
@@ -199,4 +202,39 @@ fn another_user_may_look_but_change_nothing() {
     env.tell_through(&member, &["pause", "a"]).fails_with(12, &["user 65534 may look, but change nothing"]);
     let stranger = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"];
     env.tell_through(&stranger, &["status"]).fails_with(12, &["may not be opened"]);
+}
+
+/// Half a request each and nothing more: who may only look does not keep out who may act.
+#[test]
+fn those_who_may_only_look_keep_nobody_out() {
+    let _turn = beside_others();
+    if !rustix::process::geteuid().is_root() {
+        eprintln!("SKIPPED: only root can become another user");
+        return;
+    }
+    let env = Env::new();
+    let _daemon = env.daemon().ready();
+    for dir in [env.tree().parent().unwrap().to_owned(), env.tree()] {
+        std::fs::set_permissions(&dir, std::fs::Permissions::from_mode(0o755)).unwrap();
+    }
+    let socket = env.tree().join("control.sock");
+    let crowd = std::thread::spawn(move || {
+        // This thread only, not the process.
+        let nobody = rustix::thread::Uid::from_raw(65534);
+        rustix::thread::set_thread_res_uid(nobody, nobody, nobody).unwrap();
+        let half = |_| {
+            let mut client = UnixStream::connect(&socket).unwrap();
+            // Those that are turned away at once do not take it.
+            let _ = client.write_all(b"{\"request\":");
+            client
+        };
+        (0..100).map(half).collect::<Vec<_>>()
+    });
+    let crowd = crowd.join().unwrap();
+    let began = Instant::now();
+    assert_eq!(env.tell(&["status"]).code(), 0);
+    assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+    let member = ["setpriv", "--reuid=65534", "--regid=0", "--clear-groups"];
+    env.tell_through(&member, &["status"]).fails_with(75, &["others are looking at this moment"]);
+    drop(crowd);
 }

@@ -197,6 +197,10 @@ fn broken_main_files(#[case] text: &str, #[case] expected: &str) {
     "topic = [\"a\"]\ntopics_regex = \"x\"",
     "D/jobs.d/j.toml:1:1: topic: unknown key of a job\n  hint: did you mean topics?"
 )]
+#[case(
+    "topics = [\"a\"]\nstorage = \"s3://AKIA:hunter2@b/x\"",
+    "D/jobs.d/j.toml:2:1: storage: a URL is not the name of a store\n  hint: write [storage.NAME] into D/main.toml, and NAME here"
+)]
 fn broken_jobs(#[case] text: &str, #[case] expected: &str) {
     assert_eq!(Tree::new(MAIN, &[("j.toml", text)]).findings(), [expected]);
 }
@@ -252,6 +256,21 @@ fn broken_jobs(#[case] text: &str, #[case] expected: &str) {
     "topics = [\"x\"]",
     "D/jobs.d/b.toml:1:11: topics: \"x\" is backed up to the same place by job \"a\" (D/jobs.d/a.toml:1:11)\n  hint: remove it from one of the jobs, or give one of them a storage with another prefix"
 )]
+#[case(
+    "topics = [\"x\"]\nstorage = { bucket = \"b\" }",
+    "topics = [\"y\"]\nstorage = { bucket = \"b\", prefix = \"x/deep\" }",
+    "D/jobs.d/b.toml:1:1: storage: job \"b\" writes into the folder of topic \"x\", which job \"a\" backs up\n  hint: give the storage of one of them a prefix that is no topic's name"
+)]
+#[case(
+    "topics = [\"y\"]\nstorage = { bucket = \"b\", prefix = \"p/xyz\" }",
+    "topics_regex = \"^x\"\nstorage = { bucket = \"b\", prefix = \"p\" }",
+    "D/jobs.d/b.toml:1:1: storage: job \"a\" writes into the folder of topic \"xyz\", which job \"b\" backs up\n  hint: give the storage of one of them a prefix that is no topic's name"
+)]
+#[case(
+    "topics = [\"x\"]\nstorage = { type = \"file\", path = \"/b\" }",
+    "topics = [\"y\"]\nstorage = { type = \"file\", path = \"/b/x\" }",
+    "D/jobs.d/b.toml:1:1: storage: job \"b\" writes into the folder of topic \"x\", which job \"a\" backs up\n  hint: give the storage of one of them a prefix that is no topic's name"
+)]
 fn jobs_that_get_in_each_others_way(#[case] a: &str, #[case] b: &str, #[case] expected: &str) {
     assert_eq!(Tree::new(MAIN, &[("a.toml", a), ("b.toml", b)]).findings(), [expected]);
 }
@@ -286,4 +305,19 @@ fn everything_wrong_is_reported_at_once_in_the_order_of_files_and_lines() {
         "D/main.toml:2:8 memory.budget",
     ];
     assert_eq!(places, expected);
+}
+
+/// Nobody writes to the pipe: whoever read it would wait for ever, and a reload with them.
+#[rstest]
+#[case::a_device("/dev/zero")]
+#[case::a_pipe("PIPE")]
+fn a_job_that_is_no_file_is_named(#[case] what: &str) {
+    let tree = Tree::new(MAIN, &[]);
+    let at = tree.0.path().join("jobs.d/j.toml");
+    if what == "PIPE" {
+        assert!(std::process::Command::new("mkfifo").arg(&at).status().unwrap().success());
+    } else {
+        std::os::unix::fs::symlink(what, &at).unwrap();
+    }
+    assert_eq!(tree.findings(), ["D/jobs.d/j.toml: is neither a file nor a link to one\n  hint: write a regular file"]);
 }
