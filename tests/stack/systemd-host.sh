@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # A Debian host with a real, booted systemd, for testing the package and the unit: debootstrap and systemd-nspawn.
 # Needs both, and must run as root. The host shares this machine's loopback, so that a daemon inside reaches a Kafka and
-# an S3 that were started outside.
+# an S3 that were started outside. It is of this machine's own release, or of the one that SYSTEMD_HOST_RELEASE names.
 #
 #   systemd-host.sh new DIR                    a root in DIR, copied from one that is made once (about 35 s)
 #   systemd-host.sh serve DIR                  boots it and stays; whoever ends this process ends the host
@@ -25,7 +25,7 @@ main() {
 
 new() {
   local codename mirror root
-  codename=$(. /etc/os-release && echo "$VERSION_CODENAME")
+  codename=${SYSTEMD_HOST_RELEASE:-$(. /etc/os-release && echo "$VERSION_CODENAME")}
   root=$cache/systemd-root-$codename
   mkdir -p "$cache"
   exec 9>"$root.lock"
