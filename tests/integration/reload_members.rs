@@ -10,8 +10,9 @@ use crate::common::daemon::Daemon;
 use crate::common::env::Env;
 use crate::common::group::Group;
 use crate::common::kafka::Kafka;
+use crate::common::proxy::{Fault, Hits, Proxy};
 use crate::common::record::numbered;
-use crate::common::{SOON, beside_others, unique, wait_until};
+use crate::common::{SOON, beside_others, stack, unique, wait_until};
 
 const PARTITIONS: i32 = 6;
 
@@ -19,6 +20,7 @@ const PARTITIONS: i32 = 6;
 struct Five {
     kafka: Kafka,
     env: Env,
+    proxy: Proxy,
     jobs: Vec<(String, String)>,
 }
 
@@ -28,11 +30,12 @@ impl Five {
         let partitions = |n| if n == 0 { PARTITIONS } else { 1 };
         let topic = |n| (unique("member"), kafka.topic(&format!("member{n}"), partitions(n), &[]));
         let jobs: Vec<(String, String)> = (0..5).map(topic).collect();
-        let mut env = Env::new();
+        let proxy = Proxy::start(stack::s3_endpoint());
+        let mut env = Env::new().storage_behind(&proxy);
         for (id, topic) in &jobs {
             env = env.job(id, &[topic], "tasks_max = 2\nrotate_interval = \"1s\"\n");
         }
-        Self { kafka, env, jobs }
+        Self { kafka, env, proxy, jobs }
     }
 
     fn group(&self, job: usize) -> Group {
@@ -125,11 +128,14 @@ fn members_of_the_groups_over_a_reload() {
         });
     };
     let seen = watched(&five, &before, || {
+        // Its predecessor takes a while to make durable what it has read: time enough for a successor that does not wait.
+        five.proxy.set(Fault::Delay(Duration::from_secs(4)), Hits::DataPuts);
+        five.produce(200, 400);
         five.touch_the_first(17);
         daemon.hang_up();
-        five.produce(200, 400);
         applied(&daemon, 2.0);
         taken_over(&before[0]);
+        five.proxy.set(Fault::Pass, Hits::All);
         await_caught_up(&five.kafka, &five.env.bucket, &five.jobs[0].1);
     });
     assert!(seen.len() >= 2, "the hand-over was seen: {seen:?}");
