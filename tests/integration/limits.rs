@@ -134,9 +134,10 @@ fn large_records_pass_through_a_small_budget() {
     assert_backed_up(&kafka, &env.bucket, &topic);
 }
 
-/// Memory that a command may need for more or larger objects than for few small ones. What a run takes varies by some MiB:
-/// queues towards the broker are as full as it is slow. Held whole, the larger objects alone would be 36 MiB more.
-const MEMORY_MARGIN: u64 = 24 << 20;
+/// Memory that `verify` and `restore` may need for more or larger objects than for few small ones. What a run takes varies,
+/// of a restore by some 25 MiB: queues towards the broker are as full as it is slow, and every producer has threads, whose
+/// heaps stay. With objects held whole it was 38 and 80 MiB more for the larger ones.
+const MEMORY_MARGINS: [u64; 2] = [24 << 20, 40 << 20];
 
 /// Four times as many objects, or objects four times as large, are restored and verified in the same memory.
 #[test]
@@ -172,8 +173,8 @@ fn restore_and_verify_need_no_more_memory_for_more_or_larger_objects() {
     };
     let few = peaks(&small, 400, 8);
     for more in [peaks(&large, 400, 32), peaks(&large, 1600, 8)] {
-        for (more, few) in more.into_iter().zip(few) {
-            assert!(more < few + MEMORY_MARGIN, "{} MiB instead of {} MiB", more >> 20, few >> 20);
+        for ((more, few), margin) in more.into_iter().zip(few).zip(MEMORY_MARGINS) {
+            assert!(more < few + margin, "{} MiB instead of {} MiB", more >> 20, few >> 20);
         }
     }
 }
