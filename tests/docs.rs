@@ -46,8 +46,15 @@ fn the_targets_of_make_are_there() {
     let targets: Vec<_> =
         README.split("`make ").skip(1).map(|rest| rest.split('`').next().unwrap_or_default()).collect();
     let lines = blocks("sh").into_iter().flat_map(str::lines).filter_map(|line| line.strip_prefix("make "));
-    for target in targets.into_iter().chain(lines.map(|line| line.split_whitespace().next().unwrap_or_default())) {
-        assert!(makefile.lines().any(|line| line.starts_with(&format!("{target}:"))), "make {target}");
+    for line in targets.into_iter().chain(lines) {
+        for word in line.split_whitespace().take_while(|word| !word.starts_with('#')) {
+            // Behind the target are variables that it looks at.
+            let definition = match word.split_once('=') {
+                Some((variable, _)) => format!("{variable} ?="),
+                None => format!("{word}:"),
+            };
+            assert!(makefile.lines().any(|line| line.starts_with(&definition)), "make {line}");
+        }
     }
 }
 
