@@ -51,6 +51,15 @@ fn no_rule_of_compacted_topics_is_left_out() {
     }
 }
 
+/// What everything uses needs nothing of what uses it.
+#[test]
+fn metrics_errors_and_clock_need_no_other_file() {
+    let needs = imports::needs(&sources());
+    for file in ["backoff", "clock", "error", "metrics"] {
+        assert!(needs[file].is_empty(), "{file}: {:?}", needs[file]);
+    }
+}
+
 /// A file that needs another one can be understood after it; two that need each other only together.
 #[test]
 fn no_files_need_each_other_in_a_circle() {

@@ -127,7 +127,7 @@ impl Cluster {
         };
         self.calls.send(call).map_err(|_| ended())?;
         let answer = answered.await.map_err(|_| ended())?;
-        metrics::kafka_request(api, answer.as_ref().err());
+        metrics::kafka_request(api, super::result_name(&answer));
         answer
     }
 

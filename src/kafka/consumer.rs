@@ -543,7 +543,7 @@ impl Events for Member {
     }
 
     fn committed(&self, result: Result<(), KafkaError>) {
-        metrics::kafka_request("commit", result.as_ref().err());
+        metrics::kafka_request("commit", super::result_name(&result));
         if let Err(error) = result {
             self.report(GroupEvent::CommitFailed(error));
         }

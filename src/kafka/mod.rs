@@ -104,6 +104,11 @@ pub struct KafkaError {
     pub message: String,
 }
 
+/// How a call ended, for metrics.
+fn result_name<T>(result: &Result<T, KafkaError>) -> &'static str {
+    result.as_ref().err().map_or("ok", |error| error.kind.name())
+}
+
 /// A failed call as what a command ends with.
 impl From<KafkaError> for Error {
     fn from(error: KafkaError) -> Self {
