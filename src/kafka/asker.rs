@@ -1,12 +1,14 @@
 //! What the thread of a cluster asks with.
 
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use rdkafka::ClientConfig;
 
-use super::KafkaError;
 use super::ffi::{Client, Events, Role};
 use super::settings::{self, KafkaConfig};
+use super::{KafkaError, Kind};
 
 /// A client, made anew once when it is first asked about a group.
 pub(super) struct Asker {
@@ -42,13 +44,52 @@ impl Asker {
 }
 
 fn connect(kafka: &KafkaConfig, settings: &ClientConfig) -> Result<Client, KafkaError> {
-    Client::new(Role::CONSUMER, &kafka.name, settings, Arc::new(Quiet(kafka.name.clone())))
+    Client::new(Role::CONSUMER, &kafka.name, settings, Arc::new(Quiet::new(&kafka.name)))
 }
 
-struct Quiet(String);
+/// How often the same kind of error is logged.
+const SAY_AGAIN: Duration = Duration::from_secs(60);
+
+/// The call under way ends with an error of its own; these name the broker. While brokers are away they come with every
+/// attempt to reach one.
+struct Quiet {
+    cluster: String,
+    said: Mutex<HashMap<Kind, Instant>>,
+}
+
+impl Quiet {
+    fn new(cluster: &str) -> Self {
+        Self { cluster: cluster.to_owned(), said: Mutex::default() }
+    }
+
+    /// Whether an error of this kind is news.
+    fn is_news(&self, kind: Kind, now: Instant) -> bool {
+        let mut said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_news = said.get(&kind).is_none_or(|before| now.duration_since(*before) >= SAY_AGAIN);
+        if is_news {
+            said.insert(kind, now);
+        }
+        is_news
+    }
+}
+
 impl Events for Quiet {
     fn error(&self, error: KafkaError, _fatal: bool) {
-        // The call under way ends with an error of its own; this one names the broker.
-        tracing::warn!(cluster = %self.0, %error, "kafka");
+        if self.is_news(error.kind, Instant::now()) {
+            tracing::warn!(cluster = %self.cluster, %error, "kafka");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_comes_again_and_again_is_said_once_a_minute() {
+        let (quiet, begin) = (Quiet::new("main"), Instant::now());
+        let said = [(Kind::Unavailable, 0), (Kind::Unavailable, 59), (Kind::Auth, 59), (Kind::Unavailable, 60)]
+            .map(|(kind, seconds)| quiet.is_news(kind, begin + Duration::from_secs(seconds)));
+        assert_eq!(said, [true, false, true, true]);
     }
 }

@@ -21,6 +21,8 @@ use crate::kafka::settings::KafkaConfig;
 
 /// How long one step of a transaction may take.
 const STEP: Duration = Duration::from_secs(20);
+/// How long giving up a transaction may take, before a new client is the quicker way.
+const ABORT: Duration = Duration::from_secs(5);
 /// How long the reader waits for a message; also how late it notices that it should stop.
 const POLL: Duration = Duration::from_millis(100);
 
@@ -53,6 +55,7 @@ struct Write {
 pub struct Coordination {
     writes: mpsc::Sender<Write>,
     ended: Arc<AtomicBool>,
+    stuck: Arc<AtomicBool>,
 }
 
 impl Drop for Coordination {
@@ -73,10 +76,10 @@ impl Coordination {
         id: &str,
         on_event: Box<dyn Fn(CoordinationEvent) + Send>,
     ) -> Result<Self, KafkaError> {
-        let ended = Arc::new(AtomicBool::new(false));
+        let (ended, stuck) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
         let (writes, todo) = mpsc::channel::<Write>();
         let (ready, is_ready) = oneshot::channel();
-        let (config, name) = (writer(kafka, id), topic.to_owned());
+        let (config, name, is_stuck) = (writer(kafka, id), topic.to_owned(), stuck.clone());
         thread("kafka-coordination-w", move || {
             let producer = match begin(&config) {
                 Ok(producer) => producer,
@@ -85,7 +88,7 @@ impl Coordination {
             let _ = ready.send(Ok(()));
             for Write { key, value, done } in todo {
                 // Whoever gave up waiting does not want the answer.
-                let _ = done.send(write(&producer, &name, &key, &value));
+                let _ = done.send(write(&producer, &name, &key, &value, &is_stuck));
             }
         })?;
         let gone =
@@ -109,7 +112,13 @@ impl Coordination {
                 }
             }
         })?;
-        Ok(Self { writes, ended })
+        Ok(Self { writes, ended, stuck })
+    }
+
+    /// Whether a transaction could neither be ended nor given up, as when the broker was away in the middle of it: nothing
+    /// can be written any more, only a new client can.
+    pub fn is_stuck(&self) -> bool {
+        self.stuck.load(Ordering::Acquire)
     }
 
     /// Writes a message in a transaction of its own. When this succeeds, no newer client had this one's name before the
@@ -163,8 +172,12 @@ fn begin(config: &ClientConfig) -> Result<BaseProducer, KafkaError> {
     Err(last.map_or_else(timeout, |error| named("take over a transactional id", &error)))
 }
 
-fn write(producer: &BaseProducer, topic: &str, key: &[u8], value: &[u8]) -> Result<(), KafkaError> {
+fn write(producer: &BaseProducer, topic: &str, key: &[u8], value: &[u8], stuck: &AtomicBool) -> Result<(), KafkaError> {
     let operation = "write to the coordination topic";
+    if stuck.load(Ordering::Acquire) {
+        let message = "the transaction before could not be given up; a new client begins anew".to_owned();
+        return Err(KafkaError { operation: operation.to_owned(), kind: Kind::Unavailable, message });
+    }
     let attempt = || {
         producer.begin_transaction()?;
         let sent = producer.send(BaseRecord::<[u8], [u8]>::to(topic).partition(0).key(key).payload(value));
@@ -176,12 +189,15 @@ fn write(producer: &BaseProducer, topic: &str, key: &[u8], value: &[u8]) -> Resu
     if named.kind == Kind::Fenced {
         return Err(named);
     }
-    // A producer that cannot abort is of no more use, and says so with the next attempt.
-    match producer.abort_transaction(STEP) {
+    match producer.abort_transaction(ABORT) {
         Ok(()) => Err(named),
         Err(abort) => {
             let abort = self::named("abort a transaction", &abort);
-            Err(if abort.kind == Kind::Fenced { abort } else { named })
+            if abort.kind == Kind::Fenced {
+                return Err(abort);
+            }
+            stuck.store(true, Ordering::Release);
+            Err(named)
         }
     }
 }

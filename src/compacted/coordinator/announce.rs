@@ -24,6 +24,9 @@ struct Marked(Result<(), Trouble>);
 impl Coordinator {
     /// Announces the newest state; one write at a time.
     pub(super) fn speak(&mut self, ctx: &Context<Self>) {
+        if self.coordination.as_ref().is_some_and(|coordination| coordination.is_stuck()) {
+            self.renew(ctx);
+        }
         if self.saying || self.coordination.is_none() {
             return;
         }
@@ -35,6 +38,14 @@ impl Coordinator {
             let spoken = hands.publish(&said).await;
             addr.do_send(Spoken(spoken));
         });
+    }
+
+    /// Has the client of the coordination topic made anew.
+    fn renew(&mut self, ctx: &Context<Self>) {
+        if self.coordination.take().is_some() {
+            // The topic may be gone: opening creates it again.
+            self.open(ctx);
+        }
     }
 
     /// Marks a TERM tainted, until that is done.
@@ -73,9 +84,8 @@ impl Handler<Spoken> for Coordinator {
                     self.to_say = self.state.as_ref().map(State::message);
                 }
                 let gone = matches!(&why, Trouble::Kafka(error) if error.kind == Kind::UnknownTopic);
-                if (gone || self.failed_writes >= FAILED_WRITES) && self.coordination.take().is_some() {
-                    // The topic may be gone: opening creates it again.
-                    self.open(ctx);
+                if gone || self.failed_writes >= FAILED_WRITES {
+                    self.renew(ctx);
                 }
             }
         }
