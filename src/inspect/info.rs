@@ -38,6 +38,18 @@ pub struct StoreInfo {
     pub store: String,
     /// Topic by topic.
     pub topics: Vec<TopicInfo>,
+    /// Topics of which nothing can be said, because a record that says how to read them is damaged.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub unreadable: Vec<Unreadable>,
+}
+
+/// A topic of which nothing can be said.
+#[derive(Debug, Serialize)]
+pub struct Unreadable {
+    /// Its name.
+    pub topic: String,
+    /// What is damaged.
+    pub why: String,
 }
 
 /// One topic.
@@ -69,25 +81,38 @@ pub async fn run(info: Info) -> Result<Exit> {
         text(&found)
     };
     crate::restore::text::print(&text)?;
-    Ok(Exit::Ok)
+    Ok(if found.unreadable.is_empty() { Exit::Ok } else { Exit::ProblemFound })
 }
 
-/// Looks at the whole store, or at one topic.
+/// Looks at the whole store, or at one topic. What is damaged of one topic keeps nobody from seeing the others.
+///
+/// # Errors
+/// The store cannot be read; the topic that was asked for is not there, or damaged.
 pub async fn collect(store: &Arc<dyn Store>, topic: Option<&str>) -> Result<StoreInfo> {
     let names = match topic {
         Some(topic) => vec![topic.to_owned()],
         None => gather::topics(store).await?,
     };
-    let mut topics = Vec::with_capacity(names.len());
+    let (mut topics, mut unreadable) = (Vec::with_capacity(names.len()), Vec::new());
     for name in names {
-        let Some(mut backup) = gather::outline(store, &name).await? else {
-            let hint = "kafka-backup info without --topic shows what there is";
-            return Err(Error::new(Exit::NotFound, format!("topic {name} is not in {}", store.url())).hint(hint));
-        };
-        gather::fill_reaches(store, &name, &mut backup).await?;
-        topics.push(topic_info(store, name, &backup).await?);
+        match look(store, &name).await {
+            Ok(info) => topics.push(info),
+            Err(error) if topic.is_none() && error.exit == Exit::ProblemFound => {
+                unreadable.push(Unreadable { topic: name, why: error.to_string() });
+            }
+            Err(error) => return Err(error),
+        }
     }
-    Ok(StoreInfo { store: store.url().to_owned(), topics })
+    Ok(StoreInfo { store: store.url().to_owned(), topics, unreadable })
+}
+
+async fn look(store: &Arc<dyn Store>, topic: &str) -> Result<TopicInfo> {
+    let Some(mut backup) = gather::outline(store, topic).await? else {
+        let hint = "kafka-backup info without --topic shows what there is";
+        return Err(Error::new(Exit::NotFound, format!("topic {topic} is not in {}", store.url())).hint(hint));
+    };
+    gather::fill_reaches(store, topic, &mut backup).await?;
+    topic_info(store, topic.to_owned(), &backup).await
 }
 
 async fn topic_info(store: &Arc<dyn Store>, topic: String, backup: &TopicBackup) -> Result<TopicInfo> {
@@ -261,6 +286,7 @@ fn text(info: &StoreInfo) -> String {
             }
         }
     }
+    notes.extend(info.unreadable.iter().map(|topic| format!("{}: DAMAGED: {}\n", topic.topic, topic.why)));
     let partitions = rows.len() - 1;
     table(&rows) + &notes + &format!("{}: {} topics, {partitions} partitions", info.store, info.topics.len())
 }

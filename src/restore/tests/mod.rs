@@ -500,4 +500,13 @@ async fn info_tells_what_is_there() {
     );
     let unknown = crate::inspect::info::collect(&bed.store, Some("nothing")).await.unwrap_err();
     assert_eq!(unknown.exit, Exit::NotFound);
+
+    // One topic that is damaged hides nothing of the others.
+    let (torn, nothing) = (key::generation_record("torn", 1), Default::default());
+    bed.store.create(&torn, &Body::from(b"{".to_vec()), &nothing).await.unwrap();
+    let info = crate::inspect::info::collect(&bed.store, None).await.unwrap();
+    assert_eq!((info.topics.len(), info.unreadable.len(), info.unreadable[0].topic.as_str()), (1, 1, "torn"));
+    assert!(info.unreadable[0].why.contains(&torn), "{}", info.unreadable[0].why);
+    let damaged = crate::inspect::info::collect(&bed.store, Some("torn")).await.unwrap_err();
+    assert_eq!(damaged.exit, Exit::ProblemFound);
 }
