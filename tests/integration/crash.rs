@@ -304,6 +304,10 @@ fn what_waited_for_the_bucket_survives_a_kill_and_kafkas_retention() {
     proxy.set(Fault::Pass, Hits::All);
     let daemon = env.daemon().ready();
     await_covered(&env.bucket, &format!("{topic}/0/"), 200);
+    wait_until("what is in Kafka still to follow", SOON, || {
+        let flushed = env.tell(&["flush", "outage", "--wait"]);
+        flushed.code() == 0 && covered(&env.bucket, &format!("{topic}/0/")) == 250
+    });
     assert!(daemon.stop().success());
     let chain = avro_reader::read(&env.bucket, &topic, 0);
     assert_same("backup", &all, &chain.records());
