@@ -17,6 +17,11 @@ pub fn boot_time() -> Duration {
     Duration::new(time.tv_sec.max(0) as u64, time.tv_nsec.clamp(0, 999_999_999) as u32)
 }
 
+/// A span in milliseconds, as moments are; the longest ones are all the same.
+pub fn millis(span: Duration) -> i64 {
+    i64::try_from(span.as_millis()).unwrap_or(i64::MAX)
+}
+
 /// A date and time with its offset from UTC, in milliseconds since 1970-01-01 UTC.
 pub fn parse_rfc3339(text: &str) -> Option<i64> {
     let time = OffsetDateTime::parse(text, &Rfc3339).ok()?;

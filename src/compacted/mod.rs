@@ -34,6 +34,7 @@ use self::coordinator::Parts;
 pub use self::coordinator::{Coordinator, Swap};
 pub use self::lanes::LaneParts;
 pub(crate) use self::lanes::root;
+use crate::clock::millis;
 use crate::config::{CompactedJob, Job, Place};
 use crate::error::Result;
 use crate::model::compacted::{Initial, MessageKey, Rules, Settings};
@@ -171,7 +172,6 @@ impl Pair {
 }
 
 fn settings(job: &Job, one: &CompactedJob) -> Settings {
-    let ms = |span: Duration| i64::try_from(span.as_millis()).unwrap_or(i64::MAX);
     // Short turns, for trying out, are looked after more often.
     let part = one.length.min(one.partner_timeout) / 20;
     let delete_lifetime = match &job.storage.place {
@@ -183,14 +183,14 @@ fn settings(job: &Job, one: &CompactedJob) -> Settings {
     Settings {
         instance: one.instance.as_str().into(),
         initial: if one.begins { Initial::Activate } else { Initial::Passivate },
-        length_ms: ms(one.length),
+        length_ms: millis(one.length),
         interval_offsets: i64::try_from(one.interval_offsets).unwrap_or(i64::MAX),
-        partner_timeout_ms: ms(one.partner_timeout),
+        partner_timeout_ms: millis(one.partner_timeout),
         takeover: one.takeover,
-        delete_lifetime_ms: ms(delete_lifetime),
-        batch_ms: ms(BATCH),
-        look_every_ms: ms(part.clamp(Duration::from_millis(500), Duration::from_secs(30))),
-        publish_every_ms: ms(part.clamp(Duration::from_millis(500), Duration::from_secs(60))),
+        delete_lifetime_ms: millis(delete_lifetime),
+        batch_ms: millis(BATCH),
+        look_every_ms: millis(part.clamp(Duration::from_millis(500), Duration::from_secs(30))),
+        publish_every_ms: millis(part.clamp(Duration::from_millis(500), Duration::from_secs(60))),
         rules: Rules::default(),
     }
 }

@@ -9,7 +9,7 @@ use regex::Regex;
 use super::Retention;
 use super::finding::Complaint;
 use super::key::Kind;
-use crate::clock::parse_rfc3339;
+use crate::clock::{millis, parse_rfc3339};
 use crate::model::lifecycle;
 
 const KIB: u64 = 1 << 10;
@@ -285,7 +285,7 @@ pub(super) fn retention(value: &Value) -> Result<Retention, Complaint> {
     }
     let span = span(value)
         .map_err(|_| Complaint::new(format!("{:?} is not a retention", value.kind.to_string()), remedy()))?;
-    let days = lifecycle::whole_days(i64::try_from(span.as_millis()).unwrap_or(i64::MAX));
+    let days = lifecycle::whole_days(millis(span));
     if span < Duration::from_secs(86_400) {
         let what = format!("{} is less than a day, the shortest time a store knows", value.kind);
         return Err(Complaint::new(what, "choose at least \"1d\""));

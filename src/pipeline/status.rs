@@ -92,7 +92,8 @@ impl PartitionStatus {
     }
 }
 
-fn millis(of: Duration) -> u64 {
+/// A span in milliseconds, as documents show it.
+pub fn millis(of: Duration) -> u64 {
     u64::try_from(of.as_millis()).unwrap_or(u64::MAX)
 }
 

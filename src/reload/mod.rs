@@ -32,6 +32,7 @@ use crate::error::{Error, Exit, Result};
 use crate::model::reload::{Picture, Plan, plan};
 use crate::model::watch::{Watch, look_every};
 use crate::notify;
+use crate::pipeline::status::millis;
 use crate::process::Process;
 use crate::signal::Hangups;
 use crate::standing::{Drift, ReloadResult};
@@ -308,10 +309,6 @@ impl Reloader {
         self.process.standing.drifted(drift, watched);
         Some((now, differ))
     }
-}
-
-fn millis(time: Duration) -> u64 {
-    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// Does something that blocks where that disturbs nobody. A panic in it is an error like any other.

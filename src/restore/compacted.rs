@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::gather;
-use crate::clock::now_ms;
+use crate::clock::{millis, now_ms};
 use crate::compacted::bucket::{Bucket, BucketError};
 use crate::error::{Error, Exit, Result};
 use crate::model::catalog::{Branch, Facts, StoredObject, TopicBackup};
@@ -85,7 +85,7 @@ impl Pins {
 
     async fn renew_one(&self, pin: &Pin) -> std::result::Result<(), crate::storage::StoreError> {
         let now = now_ms();
-        let life = i64::try_from(LIFE.as_millis()).unwrap_or(i64::MAX);
+        let life = millis(LIFE);
         let pin = Pin { renewed_ms: now, expires_ms: now + life, ..pin.clone() };
         let (key, body, metadata) = (pin.key(), Body::from(pin.to_json()), Metadata::new());
         retry(PATIENCE, || self.store.put(&key, &body, &metadata)).await

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use actix::prelude::*;
 
 use super::{Coordinator, TICK};
+use crate::clock::millis;
 use crate::compacted::now::now;
 use crate::kafka::admin::TIMEOUT;
 use crate::model::compacted::partner::differ;
@@ -48,7 +49,7 @@ impl Coordinator {
         let Some(state) = &self.state else { return };
         let silent_ms = match state.heard() {
             Some((_, at)) => now().boot_ms - at,
-            None => i64::try_from(self.began.elapsed().as_millis()).unwrap_or(i64::MAX),
+            None => millis(self.began.elapsed()),
         };
         let alone = state.wants_successor() && silent_ms >= self.settings.partner_timeout_ms;
         let why = alone.then(|| {

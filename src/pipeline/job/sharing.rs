@@ -8,7 +8,7 @@ use actix::prelude::*;
 
 use super::JobRunner;
 use super::watch::with_others;
-use crate::clock::now_ms;
+use crate::clock::{millis, now_ms};
 use crate::config::Isolation;
 use crate::kafka::admin::{Cluster, End, TIMEOUT};
 use crate::kafka::groups::OffsetsOfGroup;
@@ -68,7 +68,7 @@ impl JobRunner {
         // It may have become ours meanwhile.
         foreign.retain(|f| self.owner(&f.partition).is_none());
         let patience = self.job.rotate_interval * 2 + MARGIN;
-        let sure = self.sharing.observe(now_ms(), i64::try_from(patience.as_millis()).unwrap_or(i64::MAX), &foreign);
+        let sure = self.sharing.observe(now_ms(), millis(patience), &foreign);
         let Some(first) = sure.first() else { return self.status.solved(SUBJECT) };
         let text = format!(
             "group {} is shared with a job that backs up to another place: it has {first}{}, and what it reads is missing \
