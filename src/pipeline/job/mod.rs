@@ -106,6 +106,8 @@ pub struct JobRunner {
     taken: BTreeSet<TopicPartition>,
     /// What other members of the group do.
     sharing: Sharing<TopicPartition>,
+    /// Generations of this store, as far as they were looked for.
+    generations: sharing::Known,
 }
 
 /// An event of group member `task`.
@@ -196,6 +198,7 @@ impl JobRunner {
             run,
             taken: BTreeSet::new(),
             sharing: Sharing::default(),
+            generations: sharing::Known::default(),
         }
     }
 

@@ -24,10 +24,14 @@ const MARGIN: Duration = Duration::from_secs(120);
 /// The subject of this trouble.
 const SUBJECT: &str = "consumer group";
 
+/// Generations that this store has a record of, by topic. They stay, so they are read again only for one that is not among
+/// them: others at work on the same store cost no request.
+pub(super) type Known = BTreeMap<Arc<str>, BTreeSet<String>>;
+
 /// What others have committed that is of no generation of this store.
 #[derive(Message)]
 #[rtype(result = "()")]
-struct Looked(Result<Vec<Foreign<TopicPartition>>, Unresolved>);
+struct Looked(Result<(Vec<Foreign<TopicPartition>>, Known), Unresolved>);
 
 impl JobRunner {
     /// Begins to look.
@@ -46,7 +50,8 @@ impl JobRunner {
 
     /// All partitions of all topics are ours, as far as is known: nobody need be asked.
     fn owns_everything(&self) -> bool {
-        let sights = self.shared.topics.changes().borrow().clone();
+        let changes = self.shared.topics.changes();
+        let sights = changes.borrow();
         self.topics.iter().all(|topic| match sights.get(topic) {
             Some(Sight::There { partitions, .. }) => {
                 (0..*partitions).all(|p| self.owner(&TopicPartition::new(topic.as_str(), p)).is_some())
@@ -57,10 +62,10 @@ impl JobRunner {
 
     fn look_for_others(&self, ctx: &Context<Self>) {
         let (cluster, resolver, addr) = (self.cluster.cluster.clone(), self.resolver.clone(), ctx.address());
-        let (group, topics) = (self.job.group_id.clone(), self.topics.clone());
+        let (group, topics, known) = (self.job.group_id.clone(), self.topics.clone(), self.generations.clone());
         let ours: BTreeSet<_> = self.tasks.iter().flat_map(|task| task.assigned.iter().cloned()).collect();
         self.io.spawn(async move {
-            addr.do_send(Looked(foreign(&cluster, &resolver, &group, &topics, &ours).await));
+            addr.do_send(Looked(foreign(&cluster, &resolver, &group, &topics, &ours, known).await));
         });
     }
 
@@ -88,20 +93,24 @@ async fn foreign(
     group: &str,
     topics: &BTreeSet<String>,
     ours: &BTreeSet<TopicPartition>,
-) -> Result<Vec<Foreign<TopicPartition>>, Unresolved> {
+    mut known: Known,
+) -> Result<(Vec<Foreign<TopicPartition>>, Known), Unresolved> {
     let committed = of_others(cluster.group_offsets(&[group.to_owned()], TIMEOUT).await?.remove(group), topics, ours)?;
+    let is_known = |known: &Known, at: &TopicPartition, generation: &str| {
+        known.get(&at.topic).is_some_and(|uuids| uuids.contains(generation))
+    };
     let mut found = BTreeMap::new();
-    let mut known: BTreeMap<Arc<str>, BTreeSet<String>> = BTreeMap::new();
+    let mut read = BTreeSet::new();
     for (at, (offset, generation)) in committed {
-        if !known.contains_key(&at.topic) {
+        if !is_known(&known, &at, &generation) && read.insert(at.topic.clone()) {
             known.insert(at.topic.clone(), resolver.generation_uuids(&at.topic).await?);
         }
-        if !known[&at.topic].contains(&generation) {
+        if !is_known(&known, &at, &generation) {
             found.insert(at, offset);
         }
     }
     if found.is_empty() {
-        return Ok(Vec::new());
+        return Ok((Vec::new(), known));
     }
     let partitions: Vec<_> = found.keys().cloned().collect();
     let mut starts = cluster.offsets(&partitions, End::Earliest, Isolation::ReadUncommitted, TIMEOUT).await?;
@@ -109,7 +118,7 @@ async fn foreign(
         let log_start = starts.remove(&partition)?.ok()?;
         Some(Foreign { partition, offset, log_start })
     });
-    Ok(foreign.collect())
+    Ok((foreign.collect(), known))
 }
 
 /// Of what the group has committed, what is of these topics and not of partitions that are ours. Offsets that stand alone
@@ -129,9 +138,10 @@ fn of_others(
 impl Handler<Looked> for JobRunner {
     type Result = ();
 
-    fn handle(&mut self, Looked(foreign): Looked, _: &mut Self::Context) {
+    fn handle(&mut self, Looked(looked): Looked, _: &mut Self::Context) {
         // That brokers or store do not answer is said by those who need the answer.
-        let Ok(foreign) = foreign else { return };
+        let Ok((foreign, known)) = looked else { return };
+        self.generations = known;
         self.looked(foreign);
     }
 }
