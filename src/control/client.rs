@@ -22,9 +22,19 @@ pub fn ask<T: DeserializeOwned>(
     socket: &Path,
     request: &Request,
     patience: Duration,
+    note: impl FnMut(&str),
+) -> Result<T> {
+    let stream = UnixStream::connect(socket).map_err(|e| not_there(socket, e))?;
+    ask_through(stream, socket, request, patience, note)
+}
+
+fn ask_through<T: DeserializeOwned>(
+    mut stream: UnixStream,
+    socket: &Path,
+    request: &Request,
+    patience: Duration,
     mut note: impl FnMut(&str),
 ) -> Result<T> {
-    let mut stream = UnixStream::connect(socket).map_err(|e| not_there(socket, e))?;
     let broken = |e: std::io::Error| match e.kind() {
         ErrorKind::WouldBlock | ErrorKind::TimedOut => late(patience),
         _ => Error::new(Exit::Unavailable, format!("the daemon at {} broke off", socket.display())).because(e),
@@ -33,7 +43,11 @@ pub fn ask<T: DeserializeOwned>(
     line.push(b'\n');
     let until = Instant::now() + patience;
     stream.set_write_timeout(Some(patience.max(MOMENT))).map_err(broken)?;
-    stream.write_all(&line).map_err(broken)?;
+    match stream.write_all(&line) {
+        // Turned away before it was asked: why stands in the answer.
+        Err(e) if matches!(e.kind(), ErrorKind::BrokenPipe | ErrorKind::ConnectionReset) => {}
+        written => written.map_err(broken)?,
+    }
     let mut answers = BufReader::new(stream.try_clone().map_err(broken)?).take(ANSWER_BYTES_MAX);
     loop {
         let left = until.saturating_duration_since(Instant::now());
@@ -77,4 +91,30 @@ fn not_understood(error: serde_json::Error) -> Error {
     Error::new(Exit::Failed, "the daemon's answer is not understood")
         .because(error)
         .hint("are command and daemon of the same version? restart the daemon after an upgrade")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn asked_of_one_that_left(said: &[u8]) -> Error {
+        let (client, mut daemon) = UnixStream::pair().unwrap();
+        daemon.write_all(said).unwrap();
+        drop(daemon);
+        let socket = Path::new("control.sock");
+        ask_through::<()>(client, socket, &Request::Status { job: None }, PATIENCE, |_| {}).unwrap_err()
+    }
+
+    #[test]
+    fn who_is_turned_away_before_it_has_asked_is_told_why() {
+        let mut said = serde_json::to_vec(&Answer::from(Error::new(Exit::Busy, "32 others are looking"))).unwrap();
+        said.push(b'\n');
+        let told = asked_of_one_that_left(&said);
+        assert_eq!((told.exit, told.to_string()), (Exit::Busy, "32 others are looking".to_owned()));
+    }
+
+    #[test]
+    fn a_daemon_that_leaves_without_a_word_is_not_there() {
+        assert_eq!(asked_of_one_that_left(b"").exit, Exit::Unavailable);
+    }
 }
