@@ -2,7 +2,7 @@
 
 use std::io::Write;
 
-use kafka_backup::model::object::AVRO_PREFIX;
+use kafka_backup::model::avro::{Codec, SYNC_BYTES, write_header};
 use kafka_backup::storage::check::{StoreCheck, store_check};
 use kafka_backup::storage::{Body, Create, Kind, Piece};
 use rstest::rstest;
@@ -11,22 +11,7 @@ use super::*;
 
 /// An Avro file's header with our metadata, and some bytes behind it.
 fn avro(metadata: &Metadata, rest: &str) -> Vec<u8> {
-    let mut bytes = b"Obj\x01".to_vec();
-    let pairs: Vec<_> = metadata.iter().map(|(k, v)| (format!("{AVRO_PREFIX}{k}"), v.clone())).collect();
-    let text = |bytes: &mut Vec<u8>, text: &str| {
-        assert!(text.len() < 64, "one byte of length is enough here");
-        bytes.push((text.len() * 2) as u8);
-        bytes.extend(text.as_bytes());
-    };
-    bytes.push(((pairs.len() + 1) * 2) as u8);
-    for (key, value) in pairs.iter().map(|(k, v)| (k.as_str(), v.as_str())).chain([("avro.codec", "null")]) {
-        text(&mut bytes, key);
-        text(&mut bytes, value);
-    }
-    bytes.push(0);
-    bytes.extend([7; 16]);
-    bytes.extend(rest.as_bytes());
-    bytes
+    [&write_header(Codec::Null, &[7; SYNC_BYTES], metadata), rest.as_bytes()].concat()
 }
 
 async fn fill(store: &dyn Store, keys: &[&str]) {

@@ -3,8 +3,11 @@
 //! An object is written to a temporary file in its own folder, flushed to disk, and given its final name by a hard
 //! link, which fails if the name is taken. Names of temporary files begin with `.~`, which no topic can.
 //!
-//! Crash consistency: a create that was answered is on disk, with every folder above it. A crash in the middle leaves
+//! Crash consistency: a create that was answered is on disk, with every folder above it; "exists" too, because it may
+//! be the answer to a second attempt whose first one got as far as the link. A crash in the middle leaves
 //! a temporary file, which no listing shows and which a later open removes once it is a day old.
+
+mod listing;
 
 use std::collections::HashSet;
 use std::fs::{self, File};
@@ -21,8 +24,8 @@ use sha2::{Digest, Sha256};
 use tokio::runtime::Handle;
 
 use super::buffer::Buffer;
-use super::{Body, Create, Entry, Head, Kind, Metadata, Page, Store, StoreError, payload};
-use crate::model::object::AVRO_PREFIX;
+use super::{Body, Create, Head, Kind, Metadata, Page, Store, StoreError, payload};
+use crate::model::avro::{MAX_HEADER_BYTES, read_header};
 
 /// How the names of temporary files begin.
 const TEMPORARY: &str = ".~";
@@ -31,7 +34,7 @@ const TEMPORARY: &str = ".~";
 const ABANDONED: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// How much of an Avro file is read for its header: nearly always the first is enough.
-const HEADER_BYTES: [u64; 2] = [16 * 1024, 1024 * 1024];
+const HEADER_BYTES: [u64; 2] = [16 * 1024, MAX_HEADER_BYTES as u64];
 
 /// A folder.
 pub struct FileStore {
@@ -218,23 +221,29 @@ impl Folder {
 
     fn create(&self, key: &str, body: &Body, sha256: Option<&str>) -> Result<Create, Failed> {
         let path = self.path(key)?;
-        if fs::symlink_metadata(&path).is_ok() {
-            return Ok(Create::Exists); // spares the writing; the link decides
-        }
         let folder = path.parent().unwrap_or(&self.root);
+        // Looking first spares the writing; the link decides.
+        let create = match fs::symlink_metadata(&path).is_ok() {
+            true => Create::Exists,
+            false => self.link(folder, &path, body, sha256)?,
+        };
+        self.make(folder)?;
+        sync_folder(folder)?;
+        Ok(create)
+    }
+
+    /// Gives a body its name, if nothing has it.
+    fn link(&self, folder: &Path, path: &Path, body: &Body, sha256: Option<&str>) -> Result<Create, Failed> {
         let temporary = self.write_temporary(folder, body, sha256)?;
-        match fs::hard_link(temporary.path(), &path) {
-            Ok(()) => {}
-            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => return Ok(Create::Exists),
+        match fs::hard_link(temporary.path(), path) {
+            Ok(()) => Ok(Create::Created),
+            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => Ok(Create::Exists),
             Err(e) => {
                 let failed = Failed::from(e);
                 let message = format!("{} (hard links are needed to create once)", failed.message);
-                return Err(Failed { message, ..failed });
+                Err(Failed { message, ..failed })
             }
         }
-        drop(temporary);
-        sync_folder(folder)?;
-        Ok(Create::Created)
     }
 
     fn put(&self, key: &str, body: &Body, sha256: Option<&str>) -> Result<(), Failed> {
@@ -280,7 +289,7 @@ impl Folder {
         for limit in HEADER_BYTES.into_iter().filter(|_| key.ends_with(".avro")) {
             let mut start = vec![0; limit.min(facts.len()) as usize];
             file.read_exact_at(&mut start, 0)?;
-            metadata = metadata.or_else(|| avro_metadata(&start));
+            metadata = read_header(&start).ok().flatten().map(|header| header.metadata);
             if metadata.is_some() || limit >= facts.len() {
                 break;
             }
@@ -318,56 +327,6 @@ impl Folder {
         }
     }
 
-    fn list(&self, prefix: &str, after: &str, limit: usize) -> Result<Page, Failed> {
-        self.check_root()?;
-        let mut walk = Walk { folder: self, prefix, after, limit: limit + 1, entries: Vec::new() };
-        walk.visit(folder_of(prefix))?;
-        let mut entries = walk.entries;
-        let more = entries.len() > limit;
-        entries.truncate(limit);
-        Ok(Page { entries, more })
-    }
-
-    fn folders(&self, prefix: &str) -> Result<Vec<String>, Failed> {
-        self.check_root()?;
-        let mut folders: Vec<String> = self.names(prefix)?.into_iter().filter(|key| key.ends_with('/')).collect();
-        folders.sort_unstable();
-        // In a bucket a folder is there when something is in it.
-        let mut kept = Vec::new();
-        for folder in folders {
-            if !self.list(&folder, "", 1)?.entries.is_empty() {
-                kept.push(folder);
-            }
-        }
-        Ok(kept)
-    }
-
-    /// Keys of the files, and of the folders with a slash at their end, directly under `folder` (empty, or with its
-    /// final slash); nothing if it is not there.
-    fn names(&self, folder: &str) -> Result<Vec<String>, Failed> {
-        // No key has such a part, and as a path it would lead out of the root.
-        if folder.split_terminator('/').any(|part| matches!(part, "" | "." | "..")) {
-            return Ok(vec![]);
-        }
-        let listing = match fs::read_dir(self.root.join(folder)) {
-            Ok(listing) => listing,
-            Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => return Ok(vec![]),
-            Err(e) => return Err(e.into()),
-        };
-        let mut keys = Vec::new();
-        for item in listing {
-            let item = item?;
-            let name = item.file_name();
-            let Some(name) = name.to_str().filter(|name| !name.starts_with(TEMPORARY)) else { continue };
-            match item.file_type()? {
-                kind if kind.is_dir() => keys.push(format!("{folder}{name}/")),
-                kind if kind.is_file() => keys.push(format!("{folder}{name}")),
-                _ => {}
-            }
-        }
-        Ok(keys)
-    }
-
     /// Removes temporary files that nobody writes any more; what cannot be removed stays for the next time.
     fn remove_abandoned(&self, folder: &Path, now: SystemTime) {
         let Ok(listing) = fs::read_dir(folder) else { return };
@@ -383,58 +342,6 @@ impl Folder {
             }
         }
     }
-}
-
-/// Collects keys in the order of a bucket's listing: the order of whole keys as bytes. A folder's keys all begin with
-/// its name and a slash, so siblings sort as a bucket's keys do when folders are compared with that slash.
-struct Walk<'a> {
-    folder: &'a Folder,
-    prefix: &'a str,
-    after: &'a str,
-    limit: usize,
-    entries: Vec<Entry>,
-}
-
-impl Walk<'_> {
-    fn visit(&mut self, folder: &str) -> Result<(), Failed> {
-        let mut keys = self.folder.names(folder)?;
-        keys.retain(|key| self.may_hold(key));
-        keys.sort_unstable();
-        for key in keys {
-            if self.entries.len() == self.limit {
-                break;
-            }
-            if key.ends_with('/') {
-                self.visit(&key)?;
-                continue;
-            }
-            match fs::metadata(self.folder.root.join(&key)) {
-                Ok(facts) => self.entries.push(Entry {
-                    key,
-                    size: facts.len(),
-                    etag: etag(&facts),
-                    modified_ms: modified_ms(&facts),
-                }),
-                Err(e) if e.kind() == io::ErrorKind::NotFound => {} // deleted since
-                Err(e) => return Err(e.into()),
-            }
-        }
-        Ok(())
-    }
-
-    /// Whether `key` is wanted, or a folder that may hold wanted keys.
-    fn may_hold(&self, key: &str) -> bool {
-        if key.ends_with('/') {
-            let related = key.starts_with(self.prefix) || self.prefix.starts_with(key);
-            return related && (key > self.after || self.after.starts_with(key));
-        }
-        key.starts_with(self.prefix) && key > self.after
-    }
-}
-
-/// The folder part of a prefix, with its final slash; empty for the root.
-fn folder_of(prefix: &str) -> &str {
-    prefix.rfind('/').map_or("", |slash| &prefix[..=slash])
 }
 
 /// Opens a file that is an object; a folder is none.
@@ -461,7 +368,7 @@ fn sync_folder(path: &Path) -> io::Result<()> {
 }
 
 fn modified_ms(facts: &fs::Metadata) -> i64 {
-    facts.mtime() * 1000 + facts.mtime_nsec() / 1_000_000
+    facts.mtime().saturating_mul(1000).saturating_add(facts.mtime_nsec() / 1_000_000)
 }
 
 fn etag(facts: &fs::Metadata) -> String {
@@ -469,132 +376,5 @@ fn etag(facts: &fs::Metadata) -> String {
     format!("{modified}-{}", facts.len())
 }
 
-/// Our metadata in the header of an Avro file, without its prefix; `None` when the bytes do not begin with a whole
-/// Avro header (Avro 1.12 specification, object container files: magic, map of bytes, sync marker).
-fn avro_metadata(bytes: &[u8]) -> Option<Metadata> {
-    let mut rest = bytes.strip_prefix(b"Obj\x01")?;
-    let mut metadata = Metadata::new();
-    loop {
-        let mut pairs = avro_long(&mut rest)?;
-        if pairs == 0 {
-            return Some(metadata);
-        }
-        if pairs < 0 {
-            avro_long(&mut rest)?; // the block's size in bytes follows a negative count
-            pairs = pairs.checked_neg()?;
-        }
-        for _ in 0..pairs {
-            let (key, value) = (avro_bytes(&mut rest)?, avro_bytes(&mut rest)?);
-            let texts = (std::str::from_utf8(key), std::str::from_utf8(value));
-            if let (Ok(key), Ok(value)) = texts
-                && let Some(key) = key.strip_prefix(AVRO_PREFIX)
-            {
-                metadata.insert(key.to_owned(), value.to_owned());
-            }
-        }
-    }
-}
-
-fn avro_bytes<'a>(rest: &mut &'a [u8]) -> Option<&'a [u8]> {
-    let len = usize::try_from(avro_long(rest)?).ok()?;
-    let (bytes, after) = rest.split_at_checked(len)?;
-    *rest = after;
-    Some(bytes)
-}
-
-/// A zigzag variable-length long of at most ten bytes.
-fn avro_long(rest: &mut &[u8]) -> Option<i64> {
-    let mut value = 0_u64;
-    for shift in (0..70).step_by(7) {
-        let (byte, after) = rest.split_first()?;
-        *rest = after;
-        value |= u64::from(byte & 0x7f).checked_shl(shift)?;
-        if byte & 0x80 == 0 {
-            return Some((value >> 1) as i64 ^ -((value & 1) as i64));
-        }
-    }
-    None
-}
-
 #[cfg(test)]
-mod tests {
-    use rstest::rstest;
-
-    use super::*;
-
-    fn folder() -> (tempfile::TempDir, Folder) {
-        let dir = tempfile::tempdir().unwrap();
-        let root = dir.path().join("backup");
-        let folder = Folder { root, flushed: Arc::default() };
-        folder.make(&folder.root).unwrap();
-        (dir, folder)
-    }
-
-    #[rstest]
-    #[case("../x")]
-    #[case("/etc/passwd")]
-    #[case("a//b")]
-    #[case("a/./b")]
-    #[case("a/.~b")]
-    #[case("")]
-    fn keys_that_are_no_file_names_are_refused(#[case] key: &str) {
-        let (_dir, folder) = folder();
-        assert_eq!(folder.create(key, &Body::from("x"), None).unwrap_err().kind, Kind::Other);
-        assert_eq!(folder.list(key, "", 10).unwrap(), Page::default());
-    }
-
-    #[test]
-    fn a_body_with_another_hash_than_it_says_leaves_nothing() {
-        let (_dir, folder) = folder();
-        assert_eq!(folder.create("a/b", &Body::from("x"), Some("00")).unwrap_err().kind, Kind::Other);
-        assert_eq!(fs::read_dir(folder.root.join("a")).unwrap().count(), 0);
-    }
-
-    #[test]
-    fn temporary_files_are_not_listed_and_removed_when_old() {
-        let (_dir, folder) = folder();
-        folder.create("a/b", &Body::from("x"), None).unwrap();
-        let temporary = folder.root.join("a/.~left");
-        fs::write(&temporary, "half").unwrap();
-        assert_eq!(folder.list("", "", 10).unwrap().entries.len(), 1);
-        folder.remove_abandoned(&folder.root, SystemTime::now());
-        assert!(temporary.exists());
-        folder.remove_abandoned(&folder.root, SystemTime::now() + ABANDONED * 2);
-        assert!(!temporary.exists() && folder.root.join("a/b").exists());
-    }
-
-    #[test]
-    fn a_missing_root_is_no_empty_store() {
-        let (_dir, folder) = folder();
-        fs::remove_dir_all(&folder.root).unwrap();
-        for failed in [
-            folder.list("", "", 10).unwrap_err(),
-            folder.head("a").unwrap_err(),
-            folder.create("a", &Body::from("x"), None).unwrap_err(),
-            folder.delete("a").unwrap_err(),
-        ] {
-            assert_eq!(folder.explain(failed).kind, Kind::NoBucket);
-        }
-    }
-
-    #[rstest]
-    #[case(io::ErrorKind::StorageFull, Kind::Disk)]
-    #[case(io::ErrorKind::QuotaExceeded, Kind::Disk)]
-    #[case(io::ErrorKind::PermissionDenied, Kind::Auth)]
-    #[case(io::ErrorKind::InvalidData, Kind::Other)]
-    fn kinds_of_io_errors(#[case] error: io::ErrorKind, #[case] kind: Kind) {
-        assert_eq!(Failed::from(io::Error::from(error)).kind, kind);
-    }
-
-    #[test]
-    fn avro_header_in_several_blocks() {
-        // One block with a negative count and its size, one with a positive count, then the end.
-        let mut bytes = b"Obj\x01\x01\x24".to_vec();
-        bytes.extend(b"\x1ekafka-backup.aa\x04v1");
-        bytes.extend(b"\x02\x14avro.codec\x08null\x00");
-        assert_eq!(avro_metadata(&bytes), Some(Metadata::from([("aa".to_owned(), "v1".to_owned())])));
-        for end in 0..bytes.len() {
-            assert_eq!(avro_metadata(&bytes[..end]), None, "cut off at {end}");
-        }
-    }
-}
+mod tests;
