@@ -143,7 +143,12 @@ pub static STORAGE: &[Key] = &[
     ),
     key("proxy_url", Text, Said("none"), "An HTTP proxy on the way to the bucket, as http://host:port."),
     key("endpoint", Text, Said("Amazon S3"), "The URL of an S3-compatible server."),
-    key("path_style", Flag, Is("false"), "The bucket in the path of the URL instead of in the host name."),
+    key(
+        "path_style",
+        Flag,
+        Is("false"),
+        "The bucket in the path of the URL instead of in the host name. It always is there where the endpoint is an IP address or the name of the bucket has a dot.",
+    ),
     key("path", Path, Said("none; needed for type = \"file\""), "The folder. It must exist."),
     key(
         "single_writer",

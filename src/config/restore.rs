@@ -193,7 +193,9 @@ impl RestoreRequest {
     pub fn inspect(config: &Config, file: Option<&Path>, flags: &RestoreFlags) -> Result<Self, Vec<Finding>> {
         let mut findings = Findings::default();
         let file = file.map(|file| std::path::absolute(file).unwrap_or_else(|_| file.to_owned()));
-        let from_file = file.as_deref().and_then(|file| source::read(file, &mut findings)).unwrap_or_default();
+        let read = file.as_deref().map(|file| source::read(file, &mut findings).ok_or(()));
+        // Of a file that could not be read nobody knows what is missing in it.
+        let Ok(from_file) = read.unwrap_or(Ok(Map::new())) else { return Err(findings.sorted()) };
         let mut own = Layer::sift(&from_file, What::Restore, &mut findings);
         let mut given = Layer::sift(&flags.0, What::Restore, &mut findings);
         // Tables are taken as wholes: merging would tear them into their keys.

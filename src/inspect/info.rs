@@ -302,7 +302,8 @@ mod tests {
         let object = |offset, next_offset, records, gap: &str| {
             let timestamps = (records > 0).then_some((offset, next_offset));
             let (sha256, gap) = (String::new(), gap.to_owned());
-            let facts = OurFacts { next_offset, records, timestamps, max_record_bytes: 1, sha256, gap };
+            let facts =
+                OurFacts { next_offset, records, timestamps, max_record_bytes: 1, null_keys: None, sha256, gap };
             StoredObject {
                 key: "k".to_owned(),
                 offset,

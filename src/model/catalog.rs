@@ -98,6 +98,8 @@ pub struct OurFacts {
     pub timestamps: Option<(i64, i64)>,
     /// Key, value and headers of the largest record, in bytes; 0 when not known.
     pub max_record_bytes: u64,
+    /// Records without a key, where it says so.
+    pub null_keys: Option<u64>,
     /// Hash of the whole object in hex; empty when not known.
     pub sha256: String,
     /// Why the records of a gap link are missing; empty for an object with records.
@@ -121,6 +123,7 @@ impl Facts {
             records: meta.records,
             timestamps: meta.timestamps,
             max_record_bytes: meta.max_record_bytes,
+            null_keys: meta.null_keys,
             sha256: meta.sha256,
             gap: if meta.records == 0 && meta.gap.is_empty() { "not said".to_owned() } else { meta.gap },
         })

@@ -13,6 +13,7 @@ fn object(text: &str) -> StoredObject {
             records,
             timestamps: None,
             max_record_bytes: 0,
+            null_keys: None,
             sha256: String::new(),
             gap: gap.to_owned(),
         })
@@ -176,6 +177,7 @@ fn objects_must_belong_under_their_names(
         records: 2,
         timestamps: None,
         max_record_bytes: 3,
+        null_keys: None,
         leader_epoch: -1,
         sha256: String::new(),
         nonce: String::new(),

@@ -176,6 +176,7 @@ mod tests {
             records: 10,
             timestamps: None,
             max_record_bytes: 1,
+            null_keys: None,
             leader_epoch: 0,
             sha256: String::new(),
             nonce: nonce.into(),

@@ -38,6 +38,8 @@ pub struct ObjectMeta {
     pub timestamps: Option<(i64, i64)>,
     /// Key, value and headers of the largest record, in bytes.
     pub max_record_bytes: u64,
+    /// Records without a key, which a compacted topic does not take; `None` where the object does not say.
+    pub null_keys: Option<u64>,
     /// Leader epoch of the last record, -1 when unknown.
     pub leader_epoch: i32,
     /// Hash of the whole object in hex; not in the Avro header, which it covers. Empty when not known.
@@ -94,6 +96,7 @@ impl ObjectMeta {
             put("max-timestamp", max.to_string());
         }
         put("max-record-bytes", self.max_record_bytes.to_string());
+        put("null-keys", self.null_keys.map(|count| count.to_string()).unwrap_or_default());
         put("leader-epoch", self.leader_epoch.to_string());
         put("sha256", self.sha256.clone());
         put("nonce", self.nonce.clone());
@@ -138,6 +141,7 @@ impl ObjectMeta {
             records: number("records", need("records")?)?,
             timestamps: pair("min-timestamp", "max-timestamp")?,
             max_record_bytes: map.get("max-record-bytes").map_or(Ok(0), |t| number("max-record-bytes", t))?,
+            null_keys: map.get("null-keys").map(|t| number("null-keys", t)).transpose()?,
             leader_epoch: map.get("leader-epoch").map_or(Ok(-1), |t| number("leader-epoch", t))?,
             sha256: text("sha256"),
             nonce: text("nonce"),
@@ -171,6 +175,9 @@ impl ObjectMeta {
             }
             _ => {}
         }
+        if self.null_keys.is_some_and(|count| count > self.records) {
+            return wrong("null-keys", "more than there are records");
+        }
         match self.timestamps {
             Some((min, max)) if min > max => wrong("min-timestamp", "larger than max-timestamp"),
             _ if self.records > 0 && !self.gap.is_empty() => wrong("gap", "present in an object with records"),
@@ -199,6 +206,7 @@ mod tests {
             records: 10,
             timestamps: Some((-1, 1_700_000_000_000)),
             max_record_bytes: 900,
+            null_keys: Some(2),
             leader_epoch: 5,
             sha256: "ab".to_owned(),
             nonce: "n".to_owned(),
@@ -209,8 +217,8 @@ mod tests {
     }
 
     fn gap() -> ObjectMeta {
-        let (offsets, timestamps, gap) = (None, None, "retention".to_owned());
-        ObjectMeta { offsets, timestamps, records: 0, gap, run: String::new(), at_eof: false, ..object() }
+        let (offsets, timestamps, null_keys, gap) = (None, None, None, "retention".to_owned());
+        ObjectMeta { offsets, timestamps, records: 0, null_keys, gap, run: String::new(), at_eof: false, ..object() }
     }
 
     #[test]
@@ -218,7 +226,7 @@ mod tests {
         let stored: Vec<String> = object().to_metadata().iter().map(|(key, value)| format!("{key}={value}")).collect();
         let expected = "at-eof=true first-offset=41 format-version=1 generation=0f8f job=orders last-offset=50 \
                         leader-epoch=5 max-record-bytes=900 max-timestamp=1700000000000 min-timestamp=-1 \
-                        next-offset=60 nonce=n partition=3 range-start=40 records=10 run=r sha256=ab topic=orders \
+                        next-offset=60 nonce=n null-keys=2 partition=3 range-start=40 records=10 run=r sha256=ab topic=orders \
                         topic-id=AAAA";
         assert_eq!(stored.join(" "), expected);
     }
@@ -235,11 +243,13 @@ mod tests {
     #[test]
     fn what_may_be_missing() {
         let mut stored = object().to_metadata();
-        for key in ["job", "topic-id", "max-record-bytes", "leader-epoch", "sha256", "nonce", "at-eof", "run"] {
+        for key in
+            ["job", "topic-id", "max-record-bytes", "null-keys", "leader-epoch", "sha256", "nonce", "at-eof", "run"]
+        {
             stored.remove(key);
         }
         let read = ObjectMeta::from_metadata(&stored).expect("metadata");
-        assert_eq!((read.leader_epoch, read.max_record_bytes, read.at_eof), (-1, 0, false));
+        assert_eq!((read.leader_epoch, read.max_record_bytes, read.null_keys, read.at_eof), (-1, 0, None, false));
     }
 
     #[rstest]
@@ -262,6 +272,8 @@ mod tests {
     #[case::last_before_first("last-offset", Some("40"))]
     #[case::no_records_but_offsets("records", Some("0"))]
     #[case::more_records_than_offsets("records", Some("11"))]
+    #[case::more_null_keys_than_records("null-keys", Some("11"))]
+    #[case::null_keys_are_no_number("null-keys", Some("some"))]
     #[case::negative_records("records", Some("-1"))]
     #[case::no_max_timestamp("max-timestamp", None)]
     #[case::timestamps_the_wrong_way("max-timestamp", Some("-2"))]

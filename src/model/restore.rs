@@ -417,8 +417,8 @@ impl PartitionPlan {
                     self.skipped_objects += 1;
                     continue;
                 }
-                needs.add(object, &self.times);
-                self.take(object, range, countable && cover == Cover::All);
+                let whole = self.take(object, range, countable && cover == Cover::All);
+                needs.add(object, &self.times, whole);
             }
         }
         // What nobody asked for is not missed.
@@ -442,7 +442,8 @@ impl PartitionPlan {
         Some((first.from, (last.until < i64::MAX).then_some(last.until)))
     }
 
-    fn take(&mut self, object: &StoredObject, range: Range<i64>, countable: bool) {
+    /// Whether all of the object is taken.
+    fn take(&mut self, object: &StoredObject, range: Range<i64>, countable: bool) -> bool {
         let mut take = Take {
             key: object.key.clone(),
             size: object.size,
@@ -466,8 +467,10 @@ impl PartitionPlan {
             None => self.uncounted_objects += 1,
         }
         self.records_at_most = sum(self.records_at_most, take.at_most());
+        let whole = take.records.is_some();
         self.bytes += take.size;
         self.objects.push(take);
+        whole
     }
 }
 
@@ -539,6 +542,11 @@ fn warn_of_settings(
         &mut refusals,
         &mut effects,
     );
+    for refusal in refusals {
+        if let Refusal::NoKeys { records, .. } = refusal {
+            effects.push(format!("{records} records without a key will be removed at the next clean-up"));
+        }
+    }
     warnings.extend(effects.into_iter().map(|effect| format!("after apply_topic_config: {effect}")));
     for (key, value) in &plan.settings.left_out {
         let why = "it names brokers of the source cluster";

@@ -216,6 +216,7 @@ mod tests {
             records: 1,
             timestamps: Some((1, 1)),
             max_record_bytes: 1,
+            null_keys: None,
             leader_epoch: 0,
             sha256: String::new(),
             nonce: "n".to_owned(),

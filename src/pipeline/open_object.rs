@@ -30,6 +30,7 @@ pub struct OpenObject {
     records: u64,
     timestamps: Option<(i64, i64)>,
     max_record_bytes: u64,
+    null_keys: u64,
     leader_epoch: i32,
     blocks: Vec<Bytes>,
     blocks_bytes: u64,
@@ -67,6 +68,7 @@ impl OpenObject {
             records: 0,
             timestamps: None,
             max_record_bytes: 0,
+            null_keys: 0,
             leader_epoch: -1,
             blocks: Vec::new(),
             blocks_bytes: 0,
@@ -108,6 +110,7 @@ impl OpenObject {
         let headers: usize = record.headers.iter().map(|h| h.name.len() + h.value.map_or(0, <[u8]>::len)).sum();
         let bytes = (record.key.map_or(0, <[u8]>::len) + record.value.map_or(0, <[u8]>::len) + headers) as u64;
         self.max_record_bytes = self.max_record_bytes.max(bytes);
+        self.null_keys += u64::from(record.key.is_none());
     }
 
     /// Takes note of the batch a record came in.
@@ -146,6 +149,7 @@ impl OpenObject {
             records: self.records,
             timestamps: self.timestamps,
             max_record_bytes: self.max_record_bytes,
+            null_keys: Some(self.null_keys),
             leader_epoch: self.leader_epoch,
             sha256: String::new(),
             nonce: self.nonce.to_string(),

@@ -204,6 +204,7 @@ impl Resolver {
             records: 0,
             timestamps: None,
             max_record_bytes: 0,
+            null_keys: None,
             leader_epoch: -1,
             sha256: String::new(),
             nonce: String::new(),

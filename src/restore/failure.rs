@@ -62,3 +62,11 @@ pub enum Failure {
     #[error("internal error: the thread of the partition ended ({0})")]
     Died(String),
 }
+
+impl Failure {
+    /// Whether the same restore started again can go on: what is on the target is what was planned, and what could not be
+    /// read or written may be possible then.
+    pub fn is_passing(&self) -> bool {
+        matches!(self, Self::Store(_) | Self::Kafka(_) | Self::Stopped | Self::Died(_))
+    }
+}

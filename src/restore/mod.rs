@@ -148,6 +148,9 @@ pub async fn run(restore: Restore, stop: Stop) -> Result<Exit> {
         file.write(&SavedPlan { finished: Some(rfc3339(now_ms())), ..saved })?;
     }
     print(&if restore.json { report.json() } else { report.text() })?;
+    if !restore.append && report.can_be_gone_on_with() {
+        tracing::warn!("not everything is restored: the same restore started again goes on where each partition ends");
+    }
     Ok(if refused? > 0 { Exit::Incomplete } else { report.exit() })
 }
 

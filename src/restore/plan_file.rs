@@ -75,16 +75,28 @@ pub fn read(path: &Path) -> Result<Option<SavedPlan>> {
         Error::new(Exit::Failed, what)
             .hint("it is needed to go on with its restore; to begin that anew, delete the target topics and this file")
     };
-    let text = match std::fs::read(path) {
-        Ok(text) => text,
+    match std::fs::metadata(path) {
+        // A device may have no end.
+        Ok(metadata) if !metadata.is_file() => return Err(unusable("it is not a regular file".to_owned())),
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(unusable(error.to_string())),
-    };
-    let plan: SavedPlan = serde_json::from_slice(&text).map_err(|error| unusable(error.to_string()))?;
-    match plan.format_version {
-        PLAN_FORMAT_VERSION => Ok(Some(plan)),
-        version => Err(unusable(format!("version {version} is not one this program understands"))),
+        _ => {}
     }
+    let text = std::fs::read(path).map_err(|error| unusable(error.to_string()))?;
+    // Another version may have other fields, so that it is asked for by itself.
+    let version = serde_json::from_slice(&text).map_err(|error| unusable(error.to_string()))?;
+    match version {
+        Version { format_version: PLAN_FORMAT_VERSION } => {}
+        Version { format_version } => {
+            return Err(unusable(format!("version {format_version} is not one this program understands")));
+        }
+    }
+    serde_json::from_slice(&text).map(Some).map_err(|error| unusable(error.to_string()))
+}
+
+/// What every version of a plan says.
+#[derive(serde::Deserialize)]
+struct Version {
+    format_version: u32,
 }
 
 fn folder(path: &Path) -> &Path {
@@ -141,5 +153,10 @@ mod tests {
         assert_eq!(read(&path).unwrap_err().exit, Exit::Failed);
         std::fs::write(&path, serde_json::to_vec(&SavedPlan { format_version: 9, ..plan() }).unwrap()).unwrap();
         assert!(read(&path).unwrap_err().to_string().contains("version 9"));
+        std::fs::write(&path, b"{\"format_version\": 9}").unwrap();
+        assert!(read(&path).unwrap_err().to_string().contains("version 9"), "whatever else it has");
+        for what in [folder.path(), Path::new("/dev/zero")] {
+            assert!(read(what).unwrap_err().to_string().contains("not a regular file"));
+        }
     }
 }

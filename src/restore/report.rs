@@ -94,6 +94,11 @@ impl Report {
         self.is_complete() && self.produced() > 0
     }
 
+    /// It ended early, and nothing stands against going on with it.
+    pub fn can_be_gone_on_with(&self) -> bool {
+        !self.is_complete() && self.partitions.iter().filter_map(|p| p.failure.as_ref()).all(Failure::is_passing)
+    }
+
     /// The exit code: that of the signal, 3 when counts differ or the backup itself misses objects, or 10 when reading
     /// showed that nothing matched.
     pub fn exit(&self) -> Exit {

@@ -77,6 +77,29 @@ fn every_refusal_names_its_reason_and_leaves_the_target_as_it_is() {
     assert_eq!((kafka.partitions(&target), kafka.partitions(&other)), (0, 0));
 }
 
+/// A compacted topic refuses a record without a key only when it gets one, which would be in the middle of a restore.
+#[test]
+fn records_without_a_key_are_refused_where_the_target_is_compacted() {
+    let _turn = beside_others();
+    let kafka = Kafka::shared();
+    let topic = kafka.topic("keyless", 1, &[]);
+    let keyless = |record: Rec| Rec { key: None, ..record };
+    kafka.produce(&topic, 0, &numbered(0..100, 100));
+    kafka.produce(&topic, 0, &numbered(100..103, 100).into_iter().map(keyless).collect::<Vec<_>>());
+    let env = Env::new().job("keyless", &[&topic], "flush_size = 100\n");
+    env.back_up("keyless");
+    let target = kafka.topic("compacted-target", 1, &[("cleanup.policy", "compact")]);
+    let to = format!("{topic}:{target}");
+    env.restore(&to, &[]).fails_with(1, &[&target, "records without a key, of which there are 3", "cleanup.policy"]);
+    assert_eq!(kafka.watermarks(&target, 0), (0, 0));
+    let until = format!("--until-offset={topic}/0=100");
+    let restored = env.restore(&to, &[&until]);
+    assert_eq!(restored.success()["records_produced"], 100, "{restored:?}");
+    assert!(!restored.stderr.contains("without a key"), "{restored:?}");
+    let verified = env.kafka_backup(&["verify", "--storage", "main", "--topic", &topic, "--no-record"]);
+    assert_eq!(verified.code(), 0, "{verified:?}");
+}
+
 /// What the request or the records themselves forbid is said before anything is created, and a target that is there is not
 /// touched.
 #[test]

@@ -95,3 +95,17 @@ fn targets_are_renamed_unless_they_are_given() {
 fn broken_requests(#[case] text: &str, #[case] expected: &str) {
     assert_eq!(request(&format!("{REQUEST}{text}"), &RestoreFlags::default()), Err(expected.to_owned()));
 }
+
+/// What is wrong with the file as a whole is all that is said of it: what else is missing nobody can know.
+#[rstest]
+#[case(
+    "topics = [\"a\"",
+    "D/r.toml:1:14: not TOML: unclosed array, expected `]`\n  hint: see https://toml.io/en/v1.0.0"
+)]
+#[case(
+    "topics = [\"a\"]\ntopics = [\"b\"]",
+    "D/r.toml:2:1: not TOML: duplicate key\n  hint: see https://toml.io/en/v1.0.0"
+)]
+fn unreadable_requests(#[case] text: &str, #[case] expected: &str) {
+    assert_eq!(request(text, &RestoreFlags::default()), Err(expected.to_owned()));
+}

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Refusal;
 use super::window::Times;
-use crate::model::catalog::{Facts, StoredObject};
+use crate::model::catalog::{Facts, OurFacts, StoredObject};
 use crate::model::chain::GenerationRecord;
 
 /// Kafka's default of `max.message.bytes`.
@@ -35,11 +35,21 @@ pub struct Needs {
     pub unknown: bool,
     /// Smallest and largest timestamp, of the objects that say so.
     pub timestamps: Option<(i64, i64)>,
+    /// Records without a key, of the objects that say so and are taken whole.
+    #[serde(default)]
+    pub null_keys: u64,
+    /// Some of what is taken may have no key: of objects that do not say, or that are taken in part.
+    #[serde(default)]
+    pub null_keys_unknown: bool,
 }
 
 impl Needs {
-    /// Adds what one object says, as far as it is of the time that is restored.
-    pub fn add(&mut self, object: &StoredObject, times: &Times) {
+    /// Adds what one object says, as far as it is of the time that is restored. `whole`: all of its records are taken.
+    pub fn add(&mut self, object: &StoredObject, times: &Times, whole: bool) {
+        match &object.facts {
+            Facts::Ours(OurFacts { null_keys: Some(count), .. }) if whole || *count == 0 => self.null_keys += count,
+            _ => self.null_keys_unknown = true,
+        }
         match &object.facts {
             Facts::Ours(facts) => {
                 self.max_record_bytes = self.max_record_bytes.max(facts.max_record_bytes);
@@ -105,10 +115,15 @@ pub fn check(
         refusals.push(Refusal::TimestampsReplaced { topic: topic.clone() });
     }
     if text("cleanup.policy").contains("compact") {
-        warnings.push(format!(
-            "{topic} is compacted: records with the same key will be thinned out, and a record without a key stops the \
-             restore (whether there are any is not known before reading)"
-        ));
+        let unknown = if needs.null_keys > 0 {
+            refusals.push(Refusal::NoKeys { topic: topic.clone(), records: needs.null_keys });
+            ""
+        } else if needs.null_keys_unknown {
+            ", and a record without a key stops the restore (whether there are any is not known before reading)"
+        } else {
+            ""
+        };
+        warnings.push(format!("{topic} is compacted: records with the same key will be thinned out{unknown}"));
     }
     if needs.unknown {
         warnings.push(format!("{topic}: some objects do not say how large or how old their records are"));

@@ -74,6 +74,9 @@ pub fn check_targets(mappings: &[Mapping], refusals: &mut Vec<Refusal>) {
         if !is_topic_name(&mapping.target) {
             refusals.push(Refusal::BadTopicName { topic: mapping.target.clone() });
         }
+        if KAFKAS_OWN.contains(&mapping.target.as_str()) {
+            refusals.push(Refusal::KafkasOwn { topic: mapping.target.clone() });
+        }
         if let Some(other) = mappings[..i].iter().find(|other| other.target == mapping.target) {
             refusals.push(Refusal::SameTarget {
                 first: other.source.clone(),
@@ -83,6 +86,10 @@ pub fn check_targets(mappings: &[Mapping], refusals: &mut Vec<Refusal>) {
         }
     }
 }
+
+/// Topics that the brokers themselves write; what others put there, they read as their own.
+const KAFKAS_OWN: [&str; 4] =
+    ["__consumer_offsets", "__transaction_state", "__share_group_state", "__cluster_metadata"];
 
 /// Kafka's own rule for topic names.
 pub fn is_topic_name(name: &str) -> bool {

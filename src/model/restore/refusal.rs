@@ -75,8 +75,16 @@ pub enum Refusal {
         /// The target.
         topic: String,
     },
+    /// Kafka writes it itself.
+    #[error("target topic {topic} is Kafka's own, and nobody else may write to it; choose another name")]
+    KafkasOwn {
+        /// The target.
+        topic: String,
+    },
     /// No record would be restored.
-    #[error("nothing matched: no record would be restored")]
+    #[error(
+        "nothing matched: no record would be restored; `kafka-backup info` shows the times and offsets that there are"
+    )]
     NothingMatched,
     /// An object is not what it must be.
     #[error("object {key}: {why}; `kafka-backup verify` examines all of them")]
@@ -160,6 +168,17 @@ pub enum Refusal {
         largest: u64,
         /// What it must take.
         needed: u64,
+    },
+    /// The target takes records with keys only.
+    #[error(
+        "target topic {topic} is compacted and refuses records without a key, of which there are {records} to restore; \
+         set cleanup.policy = delete for the restore, or choose another name"
+    )]
+    NoKeys {
+        /// The target.
+        topic: String,
+        /// So many at least.
+        records: u64,
     },
     /// The target does not take timestamps this old.
     #[error(

@@ -34,6 +34,7 @@ fn ours(start: i64, next: i64, records: u64) -> StoredObject {
         records,
         timestamps: (records > 0).then_some((NOW_MS - 10 * DAY_MS, NOW_MS - DAY_MS)),
         max_record_bytes: 1000,
+        null_keys: None,
         sha256: "ab".to_owned(),
         gap: String::new(),
     };
@@ -309,6 +310,45 @@ fn what_the_target_does_not_take_matters_only_where_it_is_asked_for() {
     request.times = Times { from_ms: None, until_ms: Some(1) };
     let refusals = plan(&request, &catalog, &target).unwrap_err();
     assert!(matches!(refusals[..], [Refusal::TimestampTooOld { .. }]), "{refusals:?}");
+}
+
+/// A compacted target takes no record without a key, and says so only when it gets one.
+#[rstest]
+#[case::all_have_keys(Some(0), None, Ok(false))]
+#[case::some_have_none(Some(3), None, Err(3))]
+#[case::nobody_says(None, None, Ok(true))]
+#[case::perhaps_in_what_is_left_out(Some(3), Some(5), Ok(true))]
+#[case::none_in_a_part(Some(0), Some(5), Ok(false))]
+fn null_keys_into_a_compacted_target(
+    #[case] null_keys: Option<u64>,
+    #[case] until: Option<i64>,
+    #[case] expected: Result<bool, u64>,
+) {
+    let mut object = ours(0, 10, 8);
+    if let Facts::Ours(facts) = &mut object.facts {
+        facts.null_keys = null_keys;
+    }
+    let catalog = catalog(1, vec![(0, vec![object])]);
+    let mut request = request(&[("t", "t")]);
+    request.offsets.insert(("t".to_owned(), 0), Offsets { from: None, until });
+    let planned = plan(&request, &catalog, &target(&[(0, 0)], &[("cleanup.policy", "compact,delete")]));
+    match expected {
+        Ok(unknown) => {
+            let warnings = planned.unwrap().warnings.join("\n");
+            assert!(warnings.contains("thinned out"), "{warnings}");
+            assert_eq!(warnings.contains("without a key"), unknown, "{warnings}");
+        }
+        Err(records) => {
+            assert_eq!(planned.unwrap_err(), [Refusal::NoKeys { topic: "t".to_owned(), records }]);
+        }
+    }
+    assert!(plan(&request, &catalog, &target(&[(0, 0)], &[("cleanup.policy", "delete")])).is_ok());
+}
+
+#[test]
+fn what_the_brokers_write_themselves_is_no_target() {
+    let refusals = plan(&request(&[("t", "__consumer_offsets")]), &one_object(), &Target::default()).unwrap_err();
+    assert_eq!(refusals, [Refusal::KafkasOwn { topic: "__consumer_offsets".to_owned() }]);
 }
 
 /// What reading `plan` takes, when every object holds exactly the records of `log` in its span.

@@ -28,6 +28,7 @@ fn meta(start: i64, next: i64, run: &str) -> ObjectMeta {
         records: 1,
         timestamps: Some((0, 0)),
         max_record_bytes: 1,
+        null_keys: None,
         leader_epoch: 0,
         sha256: String::new(),
         nonce: "n".to_owned(),

@@ -28,6 +28,7 @@ pub struct Counter {
     offsets: Option<(i64, i64)>,
     timestamps: Option<(i64, i64)>,
     max_record_bytes: u64,
+    null_keys: u64,
 }
 
 impl Counter {
@@ -54,6 +55,7 @@ impl Counter {
         let headers: usize = record.headers.iter().map(|h| h.name.len() + h.value.map_or(0, <[u8]>::len)).sum();
         let bytes = record.key.map_or(0, <[u8]>::len) + record.value.map_or(0, <[u8]>::len) + headers;
         self.max_record_bytes = self.max_record_bytes.max(bytes as u64);
+        self.null_keys += u64::from(record.key.is_none());
         self.records += 1;
         Ok(())
     }
@@ -73,6 +75,9 @@ impl Counter {
         same("timestamps from and to", meta.timestamps, self.timestamps)?;
         if meta.max_record_bytes > 0 {
             same("bytes in its largest record", meta.max_record_bytes, self.max_record_bytes)?;
+        }
+        if let Some(null_keys) = meta.null_keys {
+            same("records without a key", null_keys, self.null_keys)?;
         }
         let wrong = |why: String| Damage::new(Reason::Metadata, why);
         let inside = ObjectMeta::from_metadata(header).map_err(|error| wrong(format!("its Avro header: {error}")))?;
@@ -127,6 +132,7 @@ mod tests {
             records: 2,
             timestamps: Some((-1, 70)),
             max_record_bytes: 6,
+            null_keys: Some(1),
             leader_epoch: 0,
             sha256: "ab".to_owned(),
             nonce: "n".to_owned(),
@@ -161,6 +167,7 @@ mod tests {
     #[case::last_offset(|m: &mut ObjectMeta| m.offsets = Some((6, 9)), Reason::Decode)]
     #[case::oldest(|m: &mut ObjectMeta| m.timestamps = Some((0, 70)), Reason::Decode)]
     #[case::newest(|m: &mut ObjectMeta| m.timestamps = Some((-1, 71)), Reason::Decode)]
+    #[case::null_keys(|m: &mut ObjectMeta| m.null_keys = Some(2), Reason::Decode)]
     #[case::largest(|m: &mut ObjectMeta| m.max_record_bytes = 7, Reason::Decode)]
     #[case::next(|m: &mut ObjectMeta| m.next_offset = 11, Reason::Metadata)]
     #[case::nonce(|m: &mut ObjectMeta| m.nonce = "other".to_owned(), Reason::Metadata)]

@@ -90,6 +90,7 @@ pub(crate) fn object(partition: i32, start: i64, next: i64, offsets: &[i64]) -> 
         records: offsets.len() as u64,
         timestamps: offsets.first().map(|first| (1_700_000_000_000 + first, 1_700_000_000_000 + next)),
         max_record_bytes: 1000,
+        null_keys: None,
         leader_epoch: 0,
         sha256: String::new(),
         nonce: "n".to_owned(),

@@ -93,8 +93,7 @@ impl S3Store {
         let wire = Wire {
             client: connect::client(dialer).map_err(no_tls)?,
             credentials: credentials::Cache::new(chain.map_err(no_tls)?),
-            // A dot in a bucket's name is a level more than the server's certificate covers.
-            path_style: *path_style || bucket.contains('.'),
+            path_style: *path_style || only_in_path(bucket, endpoint.as_deref()),
             bucket: bucket.clone(),
             region: region.clone(),
             endpoint: endpoint.as_ref().map(|url| url.trim_end_matches('/').to_owned()),
@@ -395,6 +394,14 @@ async fn whole(body: Option<ByteStream>) -> Result<Bytes, Failure> {
             })
             .freeze()),
     }
+}
+
+/// Whether a bucket cannot be named in the host of an endpoint: a dot in its name is a level more than the server's
+/// certificate covers, and nothing can stand in front of an address.
+fn only_in_path(bucket: &str, endpoint: Option<&str>) -> bool {
+    let endpoint = endpoint.and_then(|url| url.parse::<Uri>().ok());
+    let host = endpoint.as_ref().and_then(Uri::host).map(|host| host.trim_matches(['[', ']']));
+    bucket.contains('.') || host.is_some_and(|host| host.parse::<std::net::IpAddr>().is_ok())
 }
 
 /// The URL of a server, with one of these schemes, without credentials.

@@ -469,3 +469,15 @@ fn no_credentials_at_all() {
     assert!(result.starts_with("Err((Auth, \"no credentials: "), "{result}");
     assert_eq!(server.requests().len(), 0);
 }
+
+#[rstest]
+#[case::amazon("b", None, false)]
+#[case::a_dot("b.c", None, true)]
+#[case::a_name("b", Some("https://minio.example:9000"), false)]
+#[case::localhost("b", Some("http://localhost:9000"), false)]
+#[case::an_address("b", Some("http://127.0.0.1:9000"), true)]
+#[case::without_a_port("b", Some("https://10.0.0.7/"), true)]
+#[case::the_longer_kind("b", Some("http://[::1]:9000"), true)]
+fn buckets_that_cannot_be_part_of_the_host(#[case] bucket: &str, #[case] endpoint: Option<&str>, #[case] only: bool) {
+    assert_eq!(only_in_path(bucket, endpoint), only);
+}
