@@ -25,6 +25,7 @@ use crate::pipeline::{Shared, Threads};
 use crate::standing::Standing;
 use crate::state::State;
 use crate::storage::Store;
+use crate::storage::stores::Stores;
 
 /// The share of the memory budget that librdkafka's own queues get.
 const PREFETCH_SHARE: u64 = 4;
@@ -70,6 +71,7 @@ pub struct Process {
     committer: Addr<Committer>,
     threads: Arc<Threads>,
     clusters: Arc<Clusters>,
+    stores: Arc<Stores>,
     io: tokio::runtime::Handle,
     /// What every job is doing.
     pub statuses: Statuses,
@@ -105,6 +107,7 @@ impl Process {
             committer,
             threads,
             clusters: Arc::default(),
+            stores: Arc::default(),
             io,
             statuses: Statuses::default(),
             standing: Arc::new(Standing::new(&config.path, &config.jobs_dir)),
@@ -205,6 +208,11 @@ impl Process {
     pub(crate) fn cluster(&self, job: &Job) -> Result<Arc<SharedCluster>> {
         let _in_runtime = self.io.enter();
         self.clusters.get(&job.kafka).map_err(Error::from)
+    }
+
+    /// The store of `job`, shared with the other jobs that begin there at about the same time.
+    pub(crate) fn store(&self, job: &Job) -> Result<Arc<dyn Store>> {
+        self.stores.open(&job.storage, self.io.clone()).map_err(Error::from)
     }
 
     /// Has `job` join its consumer group, as many times as it has tasks. `patient`: see [`ConsumerSettings`].

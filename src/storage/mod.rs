@@ -15,6 +15,7 @@ pub mod file;
 mod payload;
 pub mod retry;
 pub mod s3;
+pub mod stores;
 
 use std::ops::Range;
 use std::path::PathBuf;

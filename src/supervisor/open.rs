@@ -25,7 +25,7 @@ impl Process {
     /// Opens `job` and starts it. With `until_caught_up` it stops at what the partitions hold now, and the receiver
     /// tells when that is durable.
     pub async fn open(&self, job: &Arc<Job>, until_caught_up: bool) -> Result<OpenJob> {
-        let store = crate::storage::open(&job.storage, self.io())?;
+        let store = self.store(job)?;
         self.open_on(job, store, until_caught_up).await
     }
 
