@@ -3,6 +3,7 @@
 //!
 //! Librdkafka's calls block, so that there are two named threads: one writes, one reads.
 
+use std::ptr::NonNull;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc;
@@ -11,11 +12,12 @@ use std::time::Duration;
 use rdkafka::config::FromClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError as Failure, RDKafkaErrorCode as Code};
-use rdkafka::message::Message;
+use rdkafka::message::{BorrowedMessage, Message};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 use tokio::sync::oneshot;
 
+use super::bootstrap::{self, Watched};
 use super::{KafkaError, Kind, settings};
 use crate::kafka::settings::KafkaConfig;
 
@@ -49,6 +51,18 @@ struct Write {
     key: Vec<u8>,
     value: Vec<u8>,
     done: oneshot::Sender<Result<(), KafkaError>>,
+}
+
+/// What the reading thread has; fields are dropped from top to bottom.
+struct Reader {
+    _watched: Option<Watched>,
+    consumer: BaseConsumer,
+}
+
+impl Reader {
+    fn poll(&self) -> Option<Result<BorrowedMessage<'_>, Failure>> {
+        self.consumer.poll(POLL)
+    }
 }
 
 /// A client of a coordination topic. Its threads end when it is dropped.
@@ -94,11 +108,11 @@ impl Coordination {
         let gone =
             || KafkaError { operation: "write".to_owned(), kind: Kind::Other, message: "its thread ended".to_owned() };
         is_ready.await.map_err(|_| gone())??;
-        let consumer = read_from_the_beginning(kafka, topic)?;
+        let reader = read_from_the_beginning(kafka, topic)?;
         let stop = ended.clone();
         thread("kafka-coordination-r", move || {
             while !stop.load(Ordering::Acquire) {
-                match consumer.poll(POLL) {
+                match reader.poll() {
                     None => {}
                     Some(Ok(message)) => on_event(CoordinationEvent::Message {
                         key: message.key().unwrap_or_default().to_vec(),
@@ -202,7 +216,7 @@ fn write(producer: &BaseProducer, topic: &str, key: &[u8], value: &[u8], stuck: 
     }
 }
 
-fn read_from_the_beginning(kafka: &KafkaConfig, topic: &str) -> Result<BaseConsumer, KafkaError> {
+fn read_from_the_beginning(kafka: &KafkaConfig, topic: &str) -> Result<Reader, KafkaError> {
     let mut config = settings::admin(kafka);
     config
         // Needed by the client, never joined.
@@ -217,7 +231,10 @@ fn read_from_the_beginning(kafka: &KafkaConfig, topic: &str) -> Result<BaseConsu
     let mut list = TopicPartitionList::new();
     let assigned = list.add_partition_offset(topic, 0, Offset::Beginning).and_then(|()| consumer.assign(&list));
     assigned.map_err(|e| named("read the coordination topic", &e))?;
-    Ok(consumer)
+    let client = NonNull::new(consumer.client().native_ptr());
+    // SAFETY: it is dropped before the consumer.
+    let watched = client.map(|client| unsafe { bootstrap::watch(client, &config) });
+    Ok(Reader { _watched: watched, consumer })
 }
 
 /// A failure of the crate's as ours.

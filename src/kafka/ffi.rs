@@ -16,7 +16,7 @@ use rdkafka::ClientConfig;
 use rdkafka::bindings::*;
 use rdkafka::types::RDKafkaRespErr as Code;
 
-use super::{KafkaError, Kind, TopicPartition, epoch, headers, slack};
+use super::{KafkaError, Kind, TopicPartition, bootstrap, epoch, headers, slack};
 
 /// Longest error text librdkafka writes into a buffer of ours.
 pub(super) const ERROR_TEXT: usize = 512;
@@ -57,6 +57,8 @@ pub(super) struct Client {
     events: NonNull<Arc<dyn Events>>,
     /// Skip leaving the group when the client is destroyed: it was tried, or there is none.
     abandon: AtomicBool,
+    /// `None` when it is being dropped.
+    watched: Option<bootstrap::Watched>,
 }
 
 // SAFETY: librdkafka's handles may be used from any thread (INTRODUCTION.md, "Threads and callbacks"); `events` is
@@ -111,7 +113,9 @@ impl Client {
         match NonNull::new(ptr) {
             Some(ptr) => {
                 let _owned_by_the_client = ManuallyDrop::new(native);
-                Ok(Client { ptr, name: name.to_owned(), events, abandon: AtomicBool::new(false) })
+                // SAFETY: it is dropped before the client is destroyed.
+                let watched = Some(unsafe { bootstrap::watch(ptr, config) });
+                Ok(Client { ptr, name: name.to_owned(), events, abandon: AtomicBool::new(false), watched })
             }
             None => {
                 // SAFETY: made by Box::leak above, and no client exists that could use it.
@@ -147,6 +151,7 @@ impl Client {
 
 impl Drop for Client {
     fn drop(&mut self) {
+        self.watched = None;
         let remains = Remains(self.ptr, self.events);
         let flags = match self.abandon.load(Ordering::Relaxed) {
             true => RD_KAFKA_DESTROY_F_NO_CONSUMER_CLOSE,

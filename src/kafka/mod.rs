@@ -7,6 +7,7 @@
 pub mod admin;
 mod alter;
 mod asker;
+mod bootstrap;
 pub mod consumer;
 pub mod coordination;
 mod epoch;

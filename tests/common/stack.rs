@@ -4,6 +4,7 @@
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::LazyLock;
+use std::time::Duration;
 
 /// Where the scripts are.
 fn script(name: &str) -> PathBuf {
@@ -51,6 +52,8 @@ pub fn s3_endpoint() -> &'static str {
 pub const ACCESS_KEY: &str = "AKTEST";
 /// Its secret.
 pub const SECRET_KEY: &str = "SKTESTSKTEST";
+/// The access key of another user, who may only do what the policy of a bucket allows, and its secret.
+pub const PARTNER: (&str, &str) = ("AKPARTNER", "SKPARTNERSK");
 
 /// Starts servers in a folder of ours and returns the last line of what the script says: their address.
 fn up(name: &str, what: &str, folder: &str, args: &[&str]) -> String {
@@ -118,6 +121,19 @@ impl Cluster {
         let mut command = Command::new(script("kafka.sh"));
         command.arg("start").arg(&self.dir).arg(n.to_string());
         run(command);
+    }
+
+    /// Suspends broker `n` for a while, as a machine is that is moved or saved.
+    pub fn suspend_broker(&self, n: u32, for_how_long: Duration) {
+        let pid = std::fs::read_to_string(self.dir.join(n.to_string()).join("pid")).expect("a broker that runs");
+        let signal = |name: &str| {
+            let mut command = Command::new("kill");
+            command.args(["-s", name, pid.trim()]);
+            run(command);
+        };
+        signal("STOP");
+        std::thread::sleep(for_how_long);
+        signal("CONT");
     }
 }
 

@@ -2,11 +2,14 @@
 //! take for damage, and go on by themselves when it does not last.
 
 use std::net::TcpListener;
+use std::time::Duration;
 
+use crate::common::check::await_caught_up;
 use crate::common::env::{Env, Output};
 use crate::common::kafka::Kafka;
 use crate::common::proxy::{Fault, Hits, Proxy};
 use crate::common::record::numbered;
+use crate::common::stack::Cluster;
 use crate::common::{SOON, beside_others, stack, unique, wait_until};
 
 /// An address at which nobody listens.
@@ -84,4 +87,26 @@ fn what_does_not_last_is_waited_for() {
             kafka.delete_topic(&target);
         }
     }
+}
+
+/// A node is suspended for longer than its session with the controller, and when it wakes up it names no broker to those who
+/// ask just then. Each client of the daemon finds it again: those that read, and the one that asks for topics.
+#[test]
+fn a_node_that_was_suspended_is_found_again() {
+    let _turn = beside_others();
+    let cluster = Cluster::start(1);
+    let kafka = Kafka::at(&cluster.bootstrap);
+    let topics: Vec<_> = (0..4).map(|_| kafka.topic("suspended", 1, &[])).collect();
+    let env = Env::new().kafka("main", &cluster.bootstrap, &[]);
+    let env = topics.iter().fold(env, |env, topic| env.job(topic, &[topic], "rotate_interval = \"1s\"\n"));
+    let daemon = env.daemon().ready();
+    for round in 0..4 {
+        topics.iter().for_each(|topic| kafka.produce(topic, 0, &numbered(round * 10..round * 10 + 10, 100)));
+        topics.iter().for_each(|topic| await_caught_up(&kafka, &env.bucket, topic));
+        // The session is 6 s long.
+        cluster.suspend_broker(1, Duration::from_secs(9));
+    }
+    topics.iter().for_each(|topic| kafka.produce(topic, 0, &numbered(40..50, 100)));
+    topics.iter().for_each(|topic| await_caught_up(&kafka, &env.bucket, topic));
+    assert!(daemon.stop().success());
 }
