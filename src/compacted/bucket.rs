@@ -9,7 +9,7 @@ use futures_util::{StreamExt, TryStreamExt, stream};
 use serde::Deserialize;
 use tokio::sync::Mutex;
 
-use crate::model::compacted::look::{ObjectFacts, Seen, SeenObject};
+use crate::model::compacted::look::{ObjectFacts, Seen, SeenObject, newest};
 use crate::model::compacted::record::{self, Pin, Record, RecordName, RunRecord, TaintMark, TermRecord};
 use crate::model::compacted::{Name, TermAnswer};
 use crate::model::key;
@@ -111,6 +111,33 @@ impl Bucket {
             Ok((key, run))
         });
         Ok(Some(read.buffer_unordered(AT_ONCE).try_collect().await?))
+    }
+
+    /// The latest run of every instance: what each made last.
+    ///
+    /// # Errors
+    /// The store does not answer. A record that cannot be understood is left out.
+    pub async fn latest_runs(&self) -> Result<Vec<RunRecord>, StoreError> {
+        let mut latest = BTreeMap::new();
+        for entry in list(&*self.store, &record::folder(&self.topic)).await? {
+            if let Some(RecordName::Run { instance, number }) = record::parse(&self.topic, &entry.key) {
+                let known = latest.entry(instance).or_insert((number, entry.key.clone()));
+                if number > known.0 {
+                    *known = (number, entry.key);
+                }
+            }
+        }
+        let mut runs = Vec::new();
+        for (_, key) in latest.into_values() {
+            runs.extend(self.read::<RunRecord>(&key).await?.ok());
+        }
+        Ok(runs)
+    }
+
+    /// The run of the highest valid TERM, as the last look found it.
+    pub async fn newest_run(&self) -> Option<Name> {
+        let known = self.known.lock().await;
+        known.last.as_ref().and_then(newest).map(|owner| owner.run)
     }
 
     /// The record of the own run with this id, as far as it was read.
@@ -297,19 +324,18 @@ impl Bucket {
     }
 
     /// Creates a TERM, in one attempt.
-    pub async fn create_term(&self, term: &TermRecord) -> TermAnswer {
+    ///
+    /// # Errors
+    /// It is not known whether it was created, unless the store has refused it.
+    pub async fn create_term(&self, term: &TermRecord) -> Result<TermAnswer, StoreError> {
         let (key, json) = (term.key(), term.to_json());
-        match self.store.create(&key, &Body::from(json.clone()), &Metadata::new()).await {
-            Ok(Create::Created) => TermAnswer::Created,
-            Ok(Create::Exists) => match self.store.get(&key).await {
+        match self.store.create(&key, &Body::from(json.clone()), &Metadata::new()).await? {
+            Create::Created => Ok(TermAnswer::Created),
+            Create::Exists => Ok(match self.store.get(&key).await {
                 Ok(Some(found)) if found == json => TermAnswer::Created,
                 Ok(Some(_)) => TermAnswer::Taken,
                 _ => TermAnswer::Unknown,
-            },
-            Err(error) => {
-                tracing::warn!(topic = %self.topic, %error, "it is not known whether the TERM was created");
-                TermAnswer::Unknown
-            }
+            }),
         }
     }
 

@@ -14,7 +14,7 @@ use actix::prelude::*;
 
 use super::bucket::Bucket;
 use super::deletions::Deletions;
-use super::effects::{Hands, Trouble, term_text};
+use super::effects::{Hands, Outcome, Trouble, term_text};
 use super::lanes::{LaneParts, Lanes};
 use super::now::now;
 use super::report::Report;
@@ -84,7 +84,15 @@ pub struct Coordinator {
 #[rtype(result = "()")]
 struct Happened(Event);
 
-/// A request, or something without an answer, failed, or succeeded again.
+/// A request has ended.
+#[derive(Message)]
+#[rtype(result = "()")]
+struct Done {
+    what: &'static str,
+    outcome: Outcome,
+}
+
+/// A request, or something without an answer, failed.
 #[derive(Message)]
 #[rtype(result = "()")]
 struct Failed {
@@ -162,13 +170,13 @@ impl Coordinator {
     fn request(
         &self,
         what: &'static str,
-        work: impl Future<Output = Result<Event, Trouble>> + Send + 'static,
+        work: impl Future<Output = Result<impl Into<Outcome>, Trouble>> + Send + 'static,
         ctx: &Context<Self>,
     ) {
         let addr = ctx.address();
         self.parts.process.io().spawn(async move {
             match work.await {
-                Ok(event) => addr.do_send(Happened(event)),
+                Ok(outcome) => addr.do_send(Done { what, outcome: outcome.into() }),
                 Err(why) => addr.do_send(Failed { what, why, request: true }),
             }
         });
@@ -483,12 +491,21 @@ impl Handler<Happened> for Coordinator {
     type Result = ();
 
     fn handle(&mut self, Happened(event): Happened, ctx: &mut Self::Context) {
+        self.happen(event, ctx);
+    }
+}
+
+impl Handler<Done> for Coordinator {
+    type Result = ();
+
+    fn handle(&mut self, Done { what, outcome: Outcome { event, trouble } }: Done, ctx: &mut Self::Context) {
         if let Some(text) = term_text(&event) {
             tracing::info!(topic = %self.parts.topic, instance = %self.instance, "TERM not created: {text}");
         }
-        for what in ["bucket", "run", "TERM", "deletion", "stop"] {
-            self.report.trouble(what, None, false);
+        if trouble.is_some() {
+            crate::metrics::error("compacted", "request");
         }
+        self.report.trouble(what, trouble.map(|why| why.to_string()), false);
         self.happen(event, ctx);
     }
 }

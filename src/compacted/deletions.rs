@@ -23,8 +23,10 @@ pub(super) struct Deletions {
 pub(super) struct Batch {
     /// Objects deleted.
     pub deleted: u64,
-    /// One of the failures.
+    /// The first failure.
     pub failed: Option<StoreError>,
+    /// A DELETE without an answer may still take effect.
+    pub unanswered: bool,
 }
 
 impl Deletions {
@@ -44,24 +46,33 @@ impl Deletions {
         drop(self.running.write().await);
     }
 
-    /// Deletes `keys` with one attempt each, none after `good_until_boot_ms` and none after the end.
+    /// Deletes `keys` with one attempt each, none after `good_until_boot_ms`, none after the end, and none after the store
+    /// has refused one.
     pub async fn batch(&self, store: &Arc<dyn Store>, keys: Vec<String>, good_until_boot_ms: i64) -> Batch {
         // Before `over` is asked: whoever waits for the end waits for everything that was let through.
         let _running = self.running.read().await;
+        let refused = &AtomicBool::new(false);
         let each = stream::iter(keys).map(|key| async move {
             #[cfg(debug_assertions)]
             crate::failpoint::before_delete(&key).await;
-            if self.over() || now().boot_ms >= good_until_boot_ms {
+            if self.over() || refused.load(Ordering::Relaxed) || now().boot_ms >= good_until_boot_ms {
                 return Ok(false);
             }
-            store.delete(&key).await.map(|()| true)
+            let answer = store.delete(&key).await;
+            if answer.as_ref().is_err_and(|error| !error.is_transient()) {
+                refused.store(true, Ordering::Relaxed);
+            }
+            answer.map(|()| true)
         });
         let mut batch = Batch::default();
         let mut each = each.buffer_unordered(AT_ONCE);
         while let Some(answer) = each.next().await {
             match answer {
                 Ok(sent) => batch.deleted += u64::from(sent),
-                Err(error) => batch.failed = Some(error),
+                Err(error) => {
+                    batch.unanswered |= error.is_transient();
+                    batch.failed.get_or_insert(error);
+                }
             }
         }
         batch
@@ -75,7 +86,7 @@ mod tests {
     use super::*;
     use crate::storage::fault::{Fault, FaultStore};
     use crate::storage::file::FileStore;
-    use crate::storage::{Body, Create, Metadata};
+    use crate::storage::{Body, Create, Kind, Metadata};
 
     const LATE: i64 = i64::MAX;
 
@@ -120,6 +131,20 @@ mod tests {
             assert!(store.head(key).await.unwrap().is_some(), "{key} was deleted after the end");
         }
         assert_eq!(deletions.batch(&store, keys, LATE).await.deleted, 0, "nor does a batch begin");
+    }
+
+    /// A policy that denies one denies them all.
+    #[tokio::test]
+    async fn who_may_not_delete_asks_for_no_more() {
+        let dir = tempfile::tempdir().unwrap();
+        let faulty = store(&dir);
+        let store: Arc<dyn Store> = faulty.clone();
+        let keys: Vec<_> = (0..3 * AT_ONCE).map(|n| format!("t/a/{n:03}")).collect();
+        faulty.add(Fault::before("delete", Kind::Auth).always());
+        let batch = Deletions::default().batch(&store, keys, LATE).await;
+        assert!(batch.deleted == 0 && !batch.unanswered);
+        assert_eq!(batch.failed.map(|error| error.kind), Some(Kind::Auth));
+        assert!(faulty.calls("delete") <= AT_ONCE as u64);
     }
 
     #[tokio::test]

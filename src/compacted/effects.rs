@@ -17,7 +17,9 @@ use crate::model::compacted::record::{COMPACTED_FORMAT_VERSION, RunRecord};
 use crate::model::compacted::title::{Scan, title, void};
 use crate::model::compacted::{Claim, Event, Message, MessageKey, Name, Offsets, TermAnswer, look};
 use crate::pipeline::generations::recorded;
+use crate::pipeline::recreated;
 use crate::pipeline::topics::Sight;
+use crate::storage::{self, StoreError};
 
 /// Objects deleted at most under one proof: the next batch looks again.
 const BATCH_OBJECTS: usize = 1000;
@@ -44,9 +46,30 @@ pub(super) enum Trouble {
     /// The brokers of the topic, or of the coordination topic.
     #[error(transparent)]
     Kafka(#[from] KafkaError),
+    /// Objects of the own folder that were to go.
+    #[error("objects in {folder} were not deleted: {error}{}", what_helps(folder, error))]
+    Undeleted {
+        /// The folder.
+        folder: String,
+        /// Why the first of them was not.
+        error: StoreError,
+    },
     /// Anything else.
     #[error("{0}")]
     Other(String),
+}
+
+/// How a request has ended.
+pub(super) struct Outcome {
+    pub event: Event,
+    /// What people should know of it.
+    pub trouble: Option<Trouble>,
+}
+
+impl From<Event> for Outcome {
+    fn from(event: Event) -> Self {
+        Self { event, trouble: None }
+    }
 }
 
 impl Trouble {
@@ -70,6 +93,8 @@ impl Hands {
         else {
             return Err(Trouble::Other(format!("topic {} does not exist", parts.topic)));
         };
+        let id = id.unwrap_or_default();
+        self.is_the_same_topic(&id).await?;
         // Before the offsets are asked for: the scan may not have begun later than it says.
         let started_ms = now_ms();
         let all: Vec<_> = (0..partitions).map(|p| TopicPartition::new(parts.topic.as_str(), p)).collect();
@@ -86,7 +111,7 @@ impl Hands {
             instance: self.instance.clone(),
             job: parts.job.id.clone(),
             cluster_id: parts.cluster_id.clone(),
-            topic_id: id.unwrap_or_default(),
+            topic_id: id,
             isolation: recorded(parts.job.isolation),
             started_ms,
             after_term,
@@ -96,6 +121,18 @@ impl Hands {
         self.prove(state).await?;
         let run = self.bucket.create_run(&record).await?;
         Ok(Event::RunCreated { run: run.run, started_ms: run.started_ms })
+    }
+
+    /// A topic that was deleted by mistake may have been created again, and be empty: a snapshot of that would take the
+    /// place of what is backed up.
+    async fn is_the_same_topic(&self, id: &str) -> Result<(), Trouble> {
+        let Some(newest) = self.bucket.newest_run().await else { return Ok(()) };
+        let runs = self.bucket.latest_runs().await.map_err(BucketError::from)?;
+        let of = runs.into_iter().find(|run| run.run == newest).map(|run| run.topic_id).unwrap_or_default();
+        if of.is_empty() || id.is_empty() || of == id {
+            return Ok(());
+        }
+        Err(Trouble::Other(recreated(&self.parts.topic, self.bucket.store().url())))
     }
 
     /// Proves that no newer process is this instance, by writing its state in a transaction.
@@ -124,7 +161,7 @@ impl Hands {
         claim: Claim,
         state: &Message,
         stored: &Offsets,
-    ) -> Result<Event, Trouble> {
+    ) -> Result<Outcome, Trouble> {
         self.prove(state).await?;
         let unknown = |run: &Name| Trouble::Other(format!("the record of run {run} was not read"));
         let record = |run: &Name| self.bucket.run(run).ok_or_else(|| unknown(run));
@@ -137,12 +174,24 @@ impl Hands {
             }
             Claim::Void { run } => void(&record(&run)?, number, now_ms()),
         };
-        Ok(Event::Term(self.bucket.create_term(&term).await))
+        match self.bucket.create_term(&term).await {
+            Ok(answer) => Ok(Event::Term(answer).into()),
+            Err(error) if is_refusal(&error) => Err(BucketError::from(error).into()),
+            Err(error) => {
+                let trouble = Some(BucketError::from(error).into());
+                Ok(Outcome { event: Event::Term(TermAnswer::Unknown), trouble })
+            }
+        }
     }
 
     /// Deletes objects of the own folder that the last look listed, but those of the run `keep`: one attempt each, none
     /// after `good_until_boot_ms`.
-    pub async fn delete(&self, keep: Option<Name>, good_until_boot_ms: i64, state: &Message) -> Result<Event, Trouble> {
+    pub async fn delete(
+        &self,
+        keep: Option<Name>,
+        good_until_boot_ms: i64,
+        state: &Message,
+    ) -> Result<Outcome, Trouble> {
         self.prove(state).await?;
         let kept = |object: &SeenObject| {
             keep.as_ref().is_some_and(|keep| object.facts.as_ref().is_some_and(|facts| facts.run == *keep))
@@ -151,15 +200,32 @@ impl Hands {
         let keys: Vec<String> =
             listed.iter().filter(|object| !kept(object)).filter_map(|object| self.bucket.own_key(object)).collect();
         let keys = keys.into_iter().take(BATCH_OBJECTS).collect();
-        let Batch { deleted, failed } = self.deletions.batch(self.bucket.store(), keys, good_until_boot_ms).await;
-        if let Some(error) = &failed {
-            tracing::warn!(topic = %self.parts.topic, instance = %self.instance, %error, "an object was not deleted");
+        let batch = self.deletions.batch(self.bucket.store(), keys, good_until_boot_ms).await;
+        let Batch { deleted, failed, unanswered } = batch;
+        if deleted > 0 {
+            tracing::info!(topic = %self.parts.topic, instance = %self.instance, objects = deleted, "objects deleted");
         }
-        tracing::info!(topic = %self.parts.topic, instance = %self.instance, objects = deleted, "objects deleted");
-        // A failure that is the server's own word leaves nothing on its way; it comes again with the next batch.
-        let unanswered = failed.is_some_and(|error| error.is_transient());
-        Ok(Event::Deleted { all_answered: !unanswered })
+        let folder = format!("{}/{}/", self.parts.topic, self.instance);
+        let trouble = failed.map(|error| Trouble::Undeleted { folder, error });
+        match trouble {
+            // The server's own word leaves nothing on its way. It would be the same at once.
+            Some(trouble) if !unanswered => Err(trouble),
+            trouble => Ok(Outcome { event: Event::Deleted { all_answered: !unanswered }, trouble }),
+        }
     }
+}
+
+fn what_helps(folder: &str, error: &StoreError) -> String {
+    match error.kind {
+        storage::Kind::Auth => format!("; they go when s3:DeleteObject is allowed on {folder}*"),
+        _ => "; it is tried again".to_owned(),
+    }
+}
+
+/// Whether the store's answer is certain to leave nothing behind, now or later.
+fn is_refusal(error: &StoreError) -> bool {
+    use storage::Kind::{Auth, ClockSkew, NoBucket};
+    matches!(error.kind, Auth | NoBucket | ClockSkew)
 }
 
 /// What an answer of a TERM means for people.

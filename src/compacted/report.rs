@@ -101,19 +101,19 @@ impl Report {
             Notice::TookOver { term } => {
                 self.now.last_swap_ms = Some(now_ms());
                 self.heard();
-                self.over(&["scan", "successor", "snapshot"]);
+                self.over(&["scan", "successor", "snapshot", "TERM", "deletion"]);
                 event!(info, term, "owner of the snapshot");
             }
             Notice::HandingOver { term } => {
-                self.over(&["successor", "snapshot"]);
+                self.over(&["successor", "snapshot", "TERM"]);
                 event!(info, term, "handing over to the other instance");
             }
             Notice::Cleared => {
-                self.over(&["scan", "successor", "snapshot"]);
+                self.over(&["scan", "successor", "snapshot", "TERM", "deletion"]);
                 event!(info, "the folder is empty");
             }
             Notice::ScanAbandoned { term } => {
-                self.over(&["scan"]);
+                self.over(&["scan", "TERM"]);
                 event!(info, term, "scan abandoned: the other instance has a newer snapshot")
             }
             Notice::WantsSuccessor => event!(info, "asks the other instance to take over"),

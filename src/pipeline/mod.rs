@@ -55,6 +55,7 @@ use actix::prelude::*;
 use self::consumer::Consumer;
 use self::encoder::Encoder;
 use self::lane::Lane;
+pub use self::run::recreated;
 pub use self::shared::{MAILBOX, Shared, Threads};
 use self::uploader::Uploader;
 use crate::kafka::queue::PartitionQueue;

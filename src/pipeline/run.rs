@@ -19,6 +19,14 @@ use super::tail::Found;
 use crate::kafka::TopicPartition;
 use crate::model::chain::GenerationRecord;
 
+/// What to do when `url` holds a snapshot of a topic that was there before `topic`, under the same name.
+pub fn recreated(topic: &str, url: &str) -> String {
+    format!(
+        "topic {topic} was deleted and created again: what {url} holds is of the topic before; restore it under another \
+         name if it is needed, then give the job another prefix"
+    )
+}
+
 impl Resolver {
     /// Decides where `partition` goes on in `run`.
     pub(super) async fn resolve_in_run(
@@ -30,12 +38,7 @@ impl Resolver {
         let root = &run.root;
         let (id, _) = self.topic_after(&partition.topic, asked.log.at).await?;
         if !id.is_empty() && !root.topic_id.is_empty() && id != root.topic_id {
-            let what = format!(
-                "topic {} was deleted and created again: what {} holds is of the topic before; restore it under another \
-                 name if it is needed, then give the job another prefix",
-                partition.topic,
-                self.store.url()
-            );
+            let what = recreated(&partition.topic, self.store.url());
             return Err(Unresolved::Refused { what });
         }
         if let Some(truncation) = asked.truncation.filter(|t| t.generation == root.uuid) {

@@ -11,8 +11,8 @@ use rusoto_credential::StaticProvider;
 use rusoto_s3::{
     BucketLifecycleConfiguration, CreateBucketRequest, DeleteObjectRequest, GetBucketLifecycleConfigurationRequest,
     GetObjectRequest, HeadObjectRequest, LifecycleExpiration, LifecycleRule, LifecycleRuleFilter, ListObjectsV2Request,
-    PutBucketLifecycleConfigurationRequest, PutBucketVersioningRequest, PutObjectRequest, S3, S3Client,
-    VersioningConfiguration,
+    PutBucketLifecycleConfigurationRequest, PutBucketPolicyRequest, PutBucketVersioningRequest, PutObjectRequest, S3,
+    S3Client, VersioningConfiguration,
 };
 
 use super::stack;
@@ -76,6 +76,13 @@ impl Bucket {
             ..Default::default()
         };
         block_on(self.client.put_bucket_versioning(request)).expect("versioning is switched on");
+    }
+
+    /// Gives it a policy.
+    pub fn set_policy(&self, policy: &str) {
+        let (bucket, policy) = (self.name.clone(), policy.to_owned());
+        let request = PutBucketPolicyRequest { bucket, policy, ..Default::default() };
+        block_on(self.client.put_bucket_policy(request)).expect("the policy is set");
     }
 
     /// Gives it one rule: objects under `prefix` expire after `days`.

@@ -87,6 +87,10 @@ fn a_turn_is_started_by_hand_and_a_pause_of_one_instance_loses_nothing() {
     wait_until("b to be known as the owner", SOON, || owner_of(&daemon, &topic) == "b");
     wait_until("a to clear its folder", SOON, || env.bucket.list(&format!("{topic}/a/")).is_empty());
     assert_eq!(scans(), before + 2, "one order, one turn");
+    for job in ["pair-a", "pair-b"] {
+        let status = env.tell(&["status", "--job", job]).stdout;
+        assert!(status.contains(&format!("{job}  running")), "the lanes of a run end, the job goes on: {status}");
+    }
     assert!(holds(&env, &kafka, &topic, 4));
     assert!(daemon.stop().success());
 }

@@ -179,6 +179,34 @@ fn an_owner_that_lost_records_asks_for_a_successor() {
     wait_until("a to clear its folder", SOON, || folder(&two, "a").is_empty());
 }
 
+/// The topic is deleted by mistake, and whoever uses it creates it again, empty: both instances say so, and the snapshot of
+/// the topic before stays what is restored.
+#[test]
+fn a_topic_that_was_created_again_takes_nothing_away() {
+    let _turn = beside_others();
+    let mut two = two("again", "");
+    two.write(300);
+    let (a, b) = (two.a.daemon().ready(), two.b.daemon().ready());
+    await_term(&a, 1.0);
+    two.await_restored();
+    two.kafka.delete_topic(&two.topic);
+    two.kafka.create_topic(&two.topic, PARTITIONS, 1, &COMPACTED);
+    swap(&two.b, "pair-b");
+    let says = |env: &Env| env.tell(&["status"]).stdout.contains("was deleted and created again: what s3://");
+    wait_until("both to say so", SOON, || says(&two.a) && says(&two.b));
+    assert_eq!((term(&a), term(&b)), (1.0, 1.0));
+    assert_eq!(two.restored(), two.live);
+    // Also when both begin anew, and somebody writes to the new one.
+    assert!(a.stop().success() && b.stop().success());
+    two.kafka.produce(&two.topic, 0, &crate::common::record::numbered(0..10, 10));
+    let (a, b) = (two.a.daemon(), two.b.daemon());
+    swap(&two.b, "pair-b");
+    wait_until("both to say so again", SOON, || says(&two.a) && says(&two.b));
+    assert_eq!((term(&a), term(&b)), (1.0, 1.0));
+    assert_eq!(two.restored(), two.live);
+    assert!(folder(&two, "b").is_empty());
+}
+
 /// `verify` knows the newest TERM: what that relies on must be there, whatever else comes and goes.
 #[test]
 fn verify_misses_what_the_newest_snapshot_relies_on() {

@@ -10,6 +10,7 @@ mod adopted;
 mod check;
 mod compacted;
 mod compacted_broker;
+mod compacted_credentials;
 mod compacted_kills;
 mod compacted_operations;
 mod compacted_proofs;

@@ -4,7 +4,8 @@
 #   s3.sh up DIR [PORT]    starts it (about 15 s) and prints its endpoint; uses PORT and the next two, or free ones
 #   s3.sh down DIR         stops it
 #
-# Keys AKTEST / SKTESTSKTEST, region us-east-1, path style. DIR holds everything and is emptied first.
+# Keys AKTEST / SKTESTSKTEST of user test, and AKPARTNER / SKPARTNERSK of user partner, who may do what a bucket's policy
+# allows; region us-east-1, path style. DIR holds everything and is emptied first.
 # OSD_BYTES: how much it can hold (default 8 GiB of memory at most). LC_DAY: seconds of a lifecycle day (default 10).
 # Needs Debian's ceph-mon, ceph-osd, ceph-common and radosgw (apt-get install --no-install-recommends).
 set -euo pipefail
@@ -125,6 +126,8 @@ up() {
   answers || { echo "s3.sh: no answer on port $port, see $dir/log" >&2; down; exit 1; }
   timeout 60 radosgw-admin "${conf[@]}" user create --uid test --display-name test \
     --access-key AKTEST --secret-key SKTESTSKTEST >/dev/null 2>>"$dir/log/up.log"
+  timeout 60 radosgw-admin "${conf[@]}" user create --uid partner --display-name partner \
+    --access-key AKPARTNER --secret-key SKPARTNERSK >/dev/null 2>>"$dir/log/up.log"
   echo "http://127.0.0.1:$port"
 }
 

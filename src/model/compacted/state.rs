@@ -41,6 +41,8 @@ pub struct State {
     pub(super) blocked: bool,
     /// The operator asked for a turn.
     pub(super) swap: bool,
+    /// The last request (but a look) was refused or has no answer: the next one is made when a look is due.
+    pub(super) refused: bool,
     /// The last look did not agree that the run is complete: the next one is made when it is due.
     pub(super) not_yet: bool,
     /// A partition was away from its end for longer than tombstones are certain to be kept.
@@ -167,6 +169,7 @@ impl State {
             term_may_come: true,
             blocked: false,
             swap: false,
+            refused: false,
             not_yet: false,
             too_late: None,
             lost: false,

@@ -51,6 +51,7 @@ impl Turn {
                 self.is_proof = true;
             }
             Event::RunCreated { run, started_ms } => {
+                state.refused = false;
                 if let (Some(Asked::Run { after_term }), Phase::Preparing { why }) =
                     (state.asked.take(), state.phase.clone())
                 {
@@ -60,19 +61,21 @@ impl Turn {
             Event::Term(answer) => self.term_answered(answer),
             Event::Stopped { stored } => {
                 state.asked = None;
+                state.refused = false;
                 state.follows = None;
                 state.blocked = false;
                 self.stopped(stored);
             }
             Event::Deleted { all_answered } => {
                 state.asked = None;
+                state.refused = !all_answered;
                 state.view = None;
                 if !all_answered {
                     self.deletes_may_come();
                 }
             }
             Event::Failed => {
-                state.asked = None;
+                state.refused |= state.asked.take() != Some(Asked::Look);
                 return false;
             }
         }
@@ -109,6 +112,7 @@ impl Turn {
     fn term_answered(&mut self, answer: TermAnswer) {
         let state = &mut self.state;
         let asked = state.asked.take();
+        state.refused = answer == TermAnswer::Unknown;
         let number = state.view.take().map_or(0, |view| view.last_number) + 1;
         match (asked, answer) {
             (Some(Asked::Title), TermAnswer::Created) => {

@@ -280,6 +280,28 @@ fn a_failure_is_not_tried_again_before_the_next_tick() {
     assert_eq!(effects.iter().filter(|effect| effect.is_request()).count(), 1, "{effects:?}");
 }
 
+/// Where an instance may not do what it wants to, it does not ask without a pause: a deletion is a thousand requests.
+#[rstest]
+#[case::refused(Event::Failed)]
+#[case::no_answer(Event::Deleted { all_answered: false })]
+fn what_the_store_does_not_do_is_asked_for_again_when_a_look_is_due(#[case] answer: Event) {
+    let settings = Settings { look_every_ms: 100, ..settings() };
+    let cleared = || Event::Bucket(view(2, owner(2, "b", 9), run(Some(1), false, true, 5)));
+    let stopped = Event::Stopped { stored: Offsets::new() };
+    let begun = [(Event::Started { own: None }, 0), (cleared(), 0), (stopped, 1), (cleared(), 2)];
+    let (state, _) = feed(State::new(Arc::new(settings), at(0)), begun);
+    let (state, effects) = feed(state, [(Event::Term(TermAnswer::Created), 3), (cleared(), 4)]);
+    assert!(matches!(&effects[..], [Effect::Delete { .. }]), "{effects:?}");
+    let (state, effects) = feed(state, [(answer, 5), (Event::Tick, 103)]);
+    assert!(!effects.iter().any(Effect::is_request), "{effects:?}");
+    let (state, effects) = step(state, Event::Tick, at(104));
+    assert!(effects.contains(&Effect::Look { fresh: true }), "{effects:?}");
+    let (state, effects) = step(state, cleared(), at(105));
+    assert!(matches!(&effects[..], [Effect::Delete { .. }]), "{effects:?}");
+    let (_, effects) = step(state, Event::Deleted { all_answered: true }, at(106));
+    assert!(effects.contains(&Effect::Look { fresh: true }), "the next batch comes at once: {effects:?}");
+}
+
 /// A listing of everything is not made again and again for an answer that will not change so soon.
 #[test]
 fn a_refused_deletion_is_asked_for_again_when_a_look_is_due() {

@@ -41,10 +41,12 @@ impl Turn {
         }
     }
 
-    /// The view, when it was taken just now: what a deletion or a TERM is decided by. Otherwise asks for one.
+    /// The view, when it was taken just now: what a deletion or a TERM is decided by. Otherwise asks for one; after a
+    /// refusal not before a look is due.
     pub(super) fn proof(&mut self) -> Option<View> {
         let view = self.state.view.clone().filter(|_| self.is_proof);
-        if view.is_none() {
+        let due = self.now.boot_ms - self.state.looked_at >= self.state.settings.look_every_ms;
+        if view.is_none() && (due || !self.state.refused) {
             self.look(true);
         }
         view

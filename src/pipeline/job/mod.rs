@@ -459,7 +459,10 @@ impl Handler<Drain> for JobRunner {
     fn handle(&mut self, Drain { stop }: Drain, _: &mut Self::Context) -> Self::Result {
         if stop {
             self.draining = true;
-            self.status.draining();
+            if self.run.is_none() {
+                // The lanes of a run end with every turn; the job goes on.
+                self.status.draining();
+            }
         }
         let (sender, mut receiver) = tokio::sync::mpsc::unbounded_channel::<()>();
         let done = Arc::new(AtomicUsize::new(0));
