@@ -90,18 +90,42 @@ struct Places<'a> {
     text: &'a str,
     /// Where the lines begin.
     lines: Vec<usize>,
+    /// How many characters there are before each block of [`BLOCK`] bytes: one line may hold very many values, and
+    /// counting from its beginning for each of them would take minutes.
+    characters: Vec<usize>,
+}
+
+/// Bytes.
+const BLOCK: usize = 64;
+
+/// Every byte of UTF-8 that does not continue a character begins one.
+fn characters(bytes: &[u8]) -> usize {
+    bytes.iter().filter(|byte| **byte & 0xc0 != 0x80).count()
 }
 
 impl<'a> Places<'a> {
     fn new(path: &'a Path, text: &'a str) -> Self {
         let lines = std::iter::once(0).chain(text.match_indices('\n').map(|(at, _)| at + 1)).collect();
-        Self { path, text, lines }
+        let sum = |before: &mut usize, block: &[u8]| {
+            let so_far = *before;
+            *before += characters(block);
+            Some(so_far)
+        };
+        let mut characters: Vec<usize> = text.as_bytes().chunks(BLOCK).scan(0, sum).collect();
+        characters.push(text.chars().count());
+        Self { path, text, lines, characters }
     }
 
     fn at(&self, span: &Range<usize>) -> Origin {
-        let line = self.lines.partition_point(|start| *start <= span.start);
-        let before = self.text.get(self.lines[line - 1]..span.start).unwrap_or_default();
-        Origin::File { path: self.path.to_owned(), line, column: before.chars().count() + 1 }
+        let at = span.start.min(self.text.len());
+        let line = self.lines.partition_point(|start| *start <= at);
+        let column = self.characters_before(at) - self.characters_before(self.lines[line - 1]) + 1;
+        Origin::File { path: self.path.to_owned(), line, column }
+    }
+
+    fn characters_before(&self, at: usize) -> usize {
+        let block = at / BLOCK;
+        self.characters[block] + characters(&self.text.as_bytes()[block * BLOCK..at])
     }
 
     /// The values of a table; each has the place of its key.
@@ -248,6 +272,29 @@ mod tests {
             "memory/budget f.toml:1:8",
         ];
         assert_eq!(found, expected);
+    }
+
+    /// As many as fit into a file: who counted from the beginning of the line for each would take a minute.
+    #[test]
+    fn very_many_values_on_one_line_have_their_places_at_once() {
+        let text = format!("a = [{}]", "\"é\",".repeat(400_000));
+        let began = std::time::Instant::now();
+        let table = parse(Path::new("f.toml"), text, &mut Findings::default()).unwrap();
+        assert!(began.elapsed() < std::time::Duration::from_secs(20), "{:?}", began.elapsed());
+        let ValueKind::Array(values) = &table["a"].kind else { panic!("{table:?}") };
+        assert_eq!(values[399_999].origin(), Some(&*format!("f.toml:1:{}", 6 + 399_999 * 4)));
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn a_column_is_how_many_characters_are_before_it(text in "[aé€😀\n]{0,300}", at in 0_usize..400) {
+            let at = (0..=at.min(text.len())).rev().find(|at| text.is_char_boundary(*at)).unwrap();
+            let before = &text[..at];
+            let begins = before.rfind('\n').map_or(0, |newline| newline + 1);
+            let expected =
+                Origin::File { path: "f".into(), line: before.matches('\n').count() + 1, column: before[begins..].chars().count() + 1 };
+            proptest::prop_assert_eq!(Places::new(Path::new("f"), &text).at(&(at..at)), expected);
+        }
     }
 
     #[test]
