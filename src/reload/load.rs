@@ -27,9 +27,13 @@ pub struct Loaded {
 /// # Errors
 /// Everything that is wrong, over all files; [`Exit::Busy`] where they do not hold still.
 pub fn load(main: Option<&Path>, known: BTreeSet<PathBuf>) -> Result<Loaded> {
+    load_with(|| inspect(main, &Jobs::All), known)
+}
+
+fn load_with(mut read: impl FnMut() -> Inspection, known: BTreeSet<PathBuf>) -> Result<Loaded> {
     let mut before = Snapshot::of(known);
     for _ in 0..=ATTEMPTS {
-        let inspection = inspect(main, &Jobs::All);
+        let inspection = read();
         let after = Snapshot::of(files_of(&inspection));
         if before != after {
             before = after;
@@ -79,7 +83,142 @@ pub fn build(jobs: &[Arc<Job>], io: &tokio::runtime::Handle) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
+    use rstest::rstest;
+
     use super::*;
+
+    /// A main file and jobs `a` and `b` of version 0.
+    struct Tree(tempfile::TempDir);
+
+    impl Tree {
+        fn new() -> Self {
+            let tree = Self(tempfile::tempdir().unwrap());
+            fs::create_dir(tree.path("jobs.d")).unwrap();
+            let main = "jobs_dir = \"jobs.d\"\n[kafka.main]\nbootstrap_servers = [\"k:1\"]\n\
+                        [storage.main]\nbucket = \"b\"\nregion = \"r\"\n";
+            fs::write(tree.path("main.toml"), main).unwrap();
+            ["a", "b"].iter().for_each(|job| tree.edit(job, 0));
+            tree
+        }
+
+        fn path(&self, name: &str) -> PathBuf {
+            self.0.path().join(name)
+        }
+
+        fn job(&self, id: &str) -> PathBuf {
+            self.path(&format!("jobs.d/{id}.toml"))
+        }
+
+        fn edit(&self, job: &str, version: u64) {
+            let text = format!("topics = [\"{job}\"]\nrpo_target = \"{}s\"\n", 1000 + version);
+            fs::write(self.job(job), text).unwrap();
+        }
+
+        /// The files a daemon would know from before.
+        fn known(&self) -> BTreeSet<PathBuf> {
+            [self.path("main.toml"), self.job("a"), self.job("b")].into()
+        }
+
+        /// Loads, and does `meanwhile` between the reading and the look at what was read, with the number of the reading.
+        fn load(&self, mut meanwhile: impl FnMut(u32)) -> (Result<Loaded>, u32) {
+            let (main, mut readings) = (self.path("main.toml"), 0);
+            let read = || {
+                readings += 1;
+                let inspection = inspect(Some(&main), &Jobs::All);
+                meanwhile(readings);
+                inspection
+            };
+            (load_with(read, self.known()), readings)
+        }
+    }
+
+    /// The version of each job.
+    fn versions(loaded: &Loaded) -> Vec<(String, u64)> {
+        loaded.config.jobs.iter().map(|job| (job.id.clone(), job.rpo_target.as_secs() - 1000)).collect()
+    }
+
+    #[rstest]
+    #[case::edited(|tree: &Tree| tree.edit("a", 7), &[("a", 7), ("b", 0)], 2)]
+    #[case::written_again_as_it_was(|tree: &Tree| tree.edit("a", 0), &[("a", 0), ("b", 0)], 2)]
+    #[case::replaced(|tree: &Tree| { tree.edit("new", 7); fs::rename(tree.job("new"), tree.job("b")).unwrap() }, &[("a", 0), ("b", 7)], 2)]
+    #[case::another_and_back_again(|tree: &Tree| {
+        fs::rename(tree.job("a"), tree.path("aside")).unwrap();
+        fs::rename(tree.path("aside"), tree.job("a")).unwrap();
+    }, &[("a", 0), ("b", 0)], 2)]
+    #[case::gone(|tree: &Tree| fs::remove_file(tree.job("b")).unwrap(), &[("a", 0)], 3)]
+    fn files_that_move_once_while_they_are_read_are_read_again(
+        #[case] meanwhile: fn(&Tree),
+        #[case] expected: &[(&str, u64)],
+        #[case] expected_readings: u32,
+    ) {
+        let tree = Tree::new();
+        let (loaded, readings) = tree.load(|reading| {
+            if reading == 1 {
+                meanwhile(&tree)
+            }
+        });
+        let expected: Vec<_> = expected.iter().map(|(job, version)| ((*job).to_owned(), *version)).collect();
+        assert_eq!((versions(&loaded.unwrap()), readings), (expected, expected_readings));
+    }
+
+    /// A file is there, but not whole yet: what is wrong with its first half is not said.
+    #[test]
+    fn a_file_that_is_still_being_written_is_read_again() {
+        let tree = Tree::new();
+        fs::write(tree.job("b"), "topics = [\"b\"").unwrap();
+        let (loaded, readings) = tree.load(|reading| {
+            if reading == 1 {
+                tree.edit("b", 3)
+            }
+        });
+        let expected = [("a".to_owned(), 0), ("b".to_owned(), 3)];
+        assert_eq!((versions(&loaded.unwrap()), readings), (expected.to_vec(), 2));
+    }
+
+    /// A file that nobody knew of before: whether it moved can only be told from the second reading on.
+    #[test]
+    fn a_new_file_is_read_until_it_holds_still() {
+        let tree = Tree::new();
+        tree.edit("c", 1);
+        let (loaded, readings) = tree.load(|reading| {
+            if reading == 2 {
+                tree.edit("c", 2)
+            }
+        });
+        assert_eq!((versions(&loaded.unwrap()).pop(), readings), (Some(("c".to_owned(), 2)), 3));
+    }
+
+    /// What a job refers to counts like the job.
+    #[test]
+    fn a_secret_that_changes_while_it_is_read_is_read_again() {
+        let tree = Tree::new();
+        let secret = tree.path("password");
+        fs::write(&secret, "old").unwrap();
+        fs::set_permissions(&secret, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+        let main = fs::read_to_string(tree.path("main.toml")).unwrap();
+        let main = main + "[kafka.main.properties]\n\"sasl.password_file\" = \"password\"\n";
+        fs::write(tree.path("main.toml"), main).unwrap();
+        // Unknown before the first reading, so that it takes a second one; it changes during that one.
+        let (loaded, readings) = tree.load(|reading| {
+            if reading == 2 {
+                fs::write(&secret, "new").unwrap()
+            }
+        });
+        let loaded = loaded.unwrap();
+        assert_eq!((loaded.config.jobs[0].kafka.properties["sasl.password"].value.as_str(), readings), ("new", 3));
+        assert!(loaded.files.paths().contains(&secret));
+    }
+
+    #[test]
+    fn files_that_never_hold_still_are_refused() {
+        let tree = Tree::new();
+        let (refused, readings) = tree.load(|reading| tree.edit("a", u64::from(reading)));
+        let error = refused.unwrap_err();
+        assert_eq!((error.exit, readings), (Exit::Busy, 1 + ATTEMPTS));
+        assert!(error.to_string().contains("change while they are read"), "{error}");
+    }
 
     #[test]
     fn what_is_loaded_is_what_stands_there() {

@@ -13,6 +13,8 @@ struct Stamp {
     inode: u64,
     /// Seconds and nanoseconds.
     modified: (i64, i64),
+    /// The same of what nobody can set: a file that was away for a moment comes back with everything else as it was.
+    changed: (i64, i64),
     bytes: u64,
     sha256: [u8; 32],
 }
@@ -29,6 +31,7 @@ fn stamp(path: &Path) -> Option<Stamp> {
         device: metadata.dev(),
         inode: metadata.ino(),
         modified: (metadata.mtime(), metadata.mtime_nsec()),
+        changed: (metadata.ctime(), metadata.ctime_nsec()),
         bytes: metadata.size(),
         sha256: Sha256::digest(&bytes).into(),
     })

@@ -1,6 +1,7 @@
 //! `watch = true`: the daemon loads by itself what was edited and has held still.
 
 use std::io::Write as _;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use serde_json::Value;
@@ -104,4 +105,67 @@ fn watching_is_switched_on_and_off_by_a_reload() {
     edit("strict_reload = true");
     std::thread::sleep(Duration::from_secs(5));
     assert_eq!(generation(&daemon), 4.0, "it is off again");
+}
+
+/// Whoever deploys rewrites two files that belong together, again and again, first one and then the other, while reloads
+/// are asked for. What is loaded stood there at one moment, or nothing is: both of one version, or the first one ahead by
+/// one. Read one after another they could be of any two versions.
+#[test]
+fn what_is_rewritten_all_the_time_is_loaded_whole_or_refused() {
+    let _turn = beside_others();
+    let kafka = Kafka::shared();
+    let [first, second] = ["rewritten-1", "rewritten-2"].map(|name| kafka.topic(name, 1, &[]));
+    let text = |topic: &str, version: u64| format!("topics = [{topic:?}]\nrpo_target = \"{}s\"\n", 1_000 + version);
+    let env = Env::new().job("first", &[&first], "rpo_target = \"1000s\"\n");
+    let env = env.job("second", &[&second], "rpo_target = \"1000s\"\n");
+    let daemon = env.daemon().ready();
+    let target = |job: &str| daemon.metric("kafka_backup_job_rpo_target_seconds", &[&format!("backup_job={job:?}")]);
+    let (pause_ms, done) = (AtomicU64::new(0), AtomicBool::new(false));
+    let (mut applied, mut refused) = (0, 0);
+    let mut ask = || {
+        let said = env.tell(&["reload"]);
+        match said.code() {
+            0 => applied += 1,
+            _ => {
+                said.fails_with(75, &["the files of the configuration change while they are read"]);
+                refused += 1;
+            }
+        }
+        let (first, second) = (target("first"), target("second"));
+        assert!(first == second || first == second + 1.0, "{first} and {second} never stood there together");
+    };
+    let last = std::thread::scope(|scope| {
+        let writer = scope.spawn(|| {
+            for version in 1_u64.. {
+                for (job, topic) in [("first", &first), ("second", &second)] {
+                    let aside = env.path("aside");
+                    std::fs::write(&aside, text(topic, version)).unwrap();
+                    std::fs::rename(&aside, env.job_file(job)).unwrap();
+                    std::thread::sleep(Duration::from_millis(pause_ms.load(Ordering::Relaxed)));
+                }
+                if done.load(Ordering::Relaxed) {
+                    return version;
+                }
+            }
+            0
+        });
+        // Also when an assertion fails, or the scope would never end.
+        let _end = Ends(&done);
+        (0..5).for_each(|_| ask());
+        pause_ms.store(40, Ordering::Relaxed);
+        (0..15).for_each(|_| ask());
+        done.store(true, Ordering::Relaxed);
+        writer.join().unwrap()
+    });
+    assert!(refused > 0, "nothing moved while it was read: {applied} reloads were applied");
+    env.tell(&["reload"]).fails_with(0, &[]);
+    assert_eq!((target("first"), target("second")), ((1_000 + last) as f64, (1_000 + last) as f64));
+}
+
+struct Ends<'a>(&'a AtomicBool);
+
+impl Drop for Ends<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
 }
