@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use super::{Context, help, print};
-use crate::clock::{now_ms, parse_rfc3339, rfc3339};
+use crate::clock::{millis, now_ms, parse_rfc3339, rfc3339};
 use crate::compacted::Ordered;
 use crate::control::client::{self, PATIENCE};
 use crate::control::document::StatusDocument;
@@ -44,7 +44,8 @@ pub struct PauseArgs {
     /// Why, for whoever finds it paused
     #[arg(long, value_name = "TEXT")]
     pub reason: Option<String>,
-    /// When it ends by itself: a date and time with its offset from UTC, or how long from now [default: with `resume`]
+    /// When it ends by itself: a date and time with its offset from UTC, or how long from now, a
+    /// year at most [default: with `resume`]
     #[arg(long, value_name = "TIME", value_parser = moment)]
     pub until: Option<i64>,
     /// Print JSON
@@ -108,16 +109,28 @@ pub fn pause(args: &PauseArgs, context: &Context) -> Result<()> {
     say(args.json, &json!({ "job": args.job, "paused": true, "until": until }), &format!("{}: paused{text}", args.job))
 }
 
+/// What is to be paused for longer is a mistake in the unit, or to be paused until somebody resumes it.
+const PAUSE_MAX: Duration = Duration::from_secs(366 * 86_400);
+
 /// A moment to come, in milliseconds since 1970-01-01 UTC, as it is or as the time until then.
 fn moment(text: &str) -> Result<i64, String> {
+    moment_after(now_ms(), text)
+}
+
+fn moment_after(now: i64, text: &str) -> Result<i64, String> {
     const REMEDY: &str = "write for example 2h or 2026-11-01T06:00:00Z";
-    let now = now_ms();
     let until = match (humantime::parse_duration(text), parse_rfc3339(text)) {
-        (Ok(span), _) => i64::try_from(span.as_millis()).ok().and_then(|span| now.checked_add(span)),
-        (_, Some(moment)) => Some(moment),
+        (Ok(span), _) => now.saturating_add(millis(span)),
+        (_, Some(moment)) => moment,
         _ => return Err(format!("neither a time nor a date and time with its offset from UTC; {REMEDY}")),
     };
-    until.filter(|until| *until > now).ok_or_else(|| format!("not a moment to come; {REMEDY}"))
+    if until <= now {
+        return Err(format!("not a moment to come; {REMEDY}"));
+    }
+    if until > now.saturating_add(millis(PAUSE_MAX)) {
+        return Err("more than a year from now; leave it out to pause the job until it is resumed".to_owned());
+    }
+    Ok(until)
 }
 
 /// Starts a turn of every topic of a job, says of each what came of it, and only then fails for those that refused.
@@ -202,6 +215,27 @@ mod tests {
     use rstest::rstest;
 
     use super::*;
+
+    const NOW: i64 = 1_764_547_200_000; // 2025-12-01T00:00:00Z
+
+    #[rstest]
+    #[case("2h", Ok(NOW + 7_200_000))]
+    #[case("2025-12-01T06:00:00+02:00", Ok(NOW + 14_400_000))]
+    #[case("365d", Ok(NOW + 365 * 86_400_000))]
+    #[case("0s", Err("not a moment to come"))]
+    #[case("2025-11-01T06:00:00Z", Err("not a moment to come"))]
+    #[case("-2h", Err("neither a time nor a date"))]
+    #[case("tomorrow", Err("neither a time nor a date"))]
+    #[case("2025-12-01T06:00:00", Err("neither a time nor a date"))]
+    #[case("9999999d", Err("more than a year from now; leave it out"))]
+    #[case("9999-12-31T23:59:59Z", Err("more than a year from now; leave it out"))]
+    #[case("500000000000years", Err("more than a year from now; leave it out"))]
+    fn a_pause_ends_at_a_moment_somebody_meant(#[case] text: &str, #[case] expected: Result<i64, &str>) {
+        match (moment_after(NOW, text), expected) {
+            (Err(why), Err(expected)) => assert!(why.contains(expected), "{why}"),
+            (found, expected) => assert_eq!(found.as_ref().ok(), expected.as_ref().ok(), "{found:?}"),
+        }
+    }
 
     #[rstest]
     #[case::as_before(1, "a", "owning", false)]
