@@ -9,6 +9,7 @@ pub mod catalog;
 pub mod chain;
 pub mod compacted;
 pub mod deadline;
+pub mod departure;
 pub mod groups;
 pub mod key;
 pub mod lifecycle;

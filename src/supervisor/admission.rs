@@ -9,6 +9,7 @@ use crate::kafka::admin::{Cluster, End, TIMEOUT};
 use crate::kafka::patience::patiently;
 use crate::kafka::{KafkaError, TopicPartition};
 use crate::metrics;
+use crate::model::departure::Departure;
 use crate::model::key::PartitionPath;
 use crate::storage::Store;
 use crate::storage::check::{StoreCheck, store_check};
@@ -18,6 +19,10 @@ use crate::storage::retry::{PATIENCE, retry};
 const PARTITION_BYTES: u64 = 4 * 1024;
 /// The budget must hold so many of the largest messages.
 const LARGEST_MESSAGES: u64 = 4;
+
+/// A broker lets those who are the first in a group wait so long for others, at most twice, and some time is lost on the
+/// way.
+const REBALANCE_DELAY: Duration = Duration::from_secs(8);
 
 /// The longest name of a file that the usual file systems take, in bytes.
 const FILE_NAME_MAX: usize = 255;
@@ -73,16 +78,19 @@ pub async fn select_topics(job: &Job, cluster: &Cluster, all_needed: bool) -> Re
 
 /// A one-shot run is alone in its group: it waits for dead members to go, and refuses live ones.
 pub async fn await_empty_group(job: &Job, cluster: &Cluster) -> Result<()> {
-    let until = tokio::time::Instant::now() + job.kafka.session_timeout() + Duration::from_secs(3);
+    let mut departure = Departure::new(job.kafka.session_timeout() + REBALANCE_DELAY);
+    let began = tokio::time::Instant::now();
     loop {
         let members = patiently(|| cluster.group_members(&job.group_id, TIMEOUT)).await?;
         if members.is_empty() {
             return Ok(());
         }
-        if tokio::time::Instant::now() > until {
+        if !departure.may_go_on(members.len(), began.elapsed()) {
             let what = format!("job {}: group {} has live members: {}", job.id, job.group_id, members.join(", "));
-            return Err(Error::new(Exit::Locked, what)
-                .hint("a daemon runs this job; stop it, or give this run another group_id"));
+            return Err(Error::new(Exit::Locked, what).hint(
+                "a daemon runs this job; stop it, or give this run another group_id; members that were killed in the \
+                       middle of a rebalance may take minutes to go: then run it again",
+            ));
         }
         tracing::info!(job = %job.id, members = members.len(), "waiting for members of an earlier run to leave the group");
         tokio::time::sleep(Duration::from_secs(1)).await;

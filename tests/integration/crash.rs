@@ -276,6 +276,36 @@ fn a_run_waits_for_the_dead_member_of_the_one_before() {
     assert_backed_up(&kafka, &env.bucket, &topic);
 }
 
+/// Killed in the middle of a rebalance: Kafka keeps who waits for its end until those are gone who do not answer any more,
+/// and only then begins to wait for him, too. That takes two sessions.
+#[test]
+fn a_run_waits_for_members_that_died_in_a_rebalance() {
+    let _turn = beside_others();
+    let kafka = Kafka::shared();
+    let topic = kafka.topic("dead-many", 3, &[]);
+    let session = [("session.timeout.ms", "12000"), ("heartbeat.interval.ms", "1000")];
+    let env = Env::new().kafka("main", stack::kafka_bootstrap(), &session).job(
+        "dead-many",
+        &[&topic],
+        "rotate_interval = \"1s\"\n",
+    );
+    (0..3).for_each(|partition| kafka.produce(&topic, partition, &numbered(0..100, 100)));
+    let members: Vec<_> = ["b", "c"].iter().map(|name| env.daemon_named(name).ready()).collect();
+    let group = || kafka.group("kafka-backup-dead-many");
+    wait_until("two members with partitions", SOON, || {
+        let group = group();
+        group.is_stable() && group.members.values().filter(|partitions| !partitions.is_empty()).count() == 2
+    });
+    members.iter().for_each(Daemon::freeze);
+    let newest = env.start(&["run", "dead-many"], "d");
+    wait_until("a third member that waits for them", SOON, || group().members.len() == 3);
+    assert_eq!(group().state, "PreparingRebalance");
+    newest.kill();
+    members.into_iter().for_each(Daemon::kill);
+    assert_eq!(env.try_back_up("dead-many").success()["complete"], true);
+    assert_backed_up(&kafka, &env.bucket, &topic);
+}
+
 /// The bucket is away for longer than Kafka keeps the records, and the daemon is killed meanwhile: what it had closed is
 /// on its disk and comes to the bucket all the same.
 #[test]
