@@ -141,8 +141,9 @@ impl State {
                 Err(Error::new(Exit::Locked, format!("state {} is in use by another process", path.display()))
                     .hint("is a daemon running? give this one another state_dir, or stop the other"))
             }
-            Err(sled::Error::Io(e)) if e.kind() == std::io::ErrorKind::PermissionDenied => {
-                Err(Error::new(Exit::Failed, format!("state {}", path.display())).because(e))
+            Err(sled::Error::Io(e)) if remedy(&e).is_some() => {
+                let remedy = remedy(&e).unwrap_or_default();
+                Err(Error::new(Exit::Failed, format!("state {}", path.display())).because(e).hint(remedy))
             }
             Err(error) => Self::start_over(&path, &error),
         }
@@ -250,6 +251,22 @@ impl State {
 }
 
 /// sled wraps the lock's error in one of its own kind with a text.
+/// What helps where the state cannot be opened, but is not damaged either: it must not be begun anew for that.
+fn remedy(error: &std::io::Error) -> Option<&'static str> {
+    use rustix::io::Errno;
+    match error.raw_os_error().map(Errno::from_raw_os_error)? {
+        Errno::ACCESS | Errno::PERM => {
+            Some("everything in state_dir must belong to this user: chown -R kafka-backup: STATE_DIR for the service")
+        }
+        Errno::ROFS => {
+            Some("state_dir is on a file system that is mounted read-only: mount it writable, or choose another")
+        }
+        Errno::NOSPC | Errno::DQUOT => Some("the file system of state_dir is full: make room"),
+        Errno::MFILE | Errno::NFILE => Some("too many open files: raise LimitNOFILE= of the unit"),
+        _ => None,
+    }
+}
+
 fn is_lock(error: &std::io::Error) -> bool {
     error.to_string().contains("could not acquire lock")
 }
@@ -278,6 +295,21 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let _state = State::open(dir.path()).unwrap();
         assert_eq!(State::open(dir.path()).unwrap_err().exit, Exit::Locked);
+    }
+
+    #[test]
+    fn what_is_wrong_around_it_is_no_damage() {
+        use rustix::io::Errno;
+        for (errno, word) in [
+            (Errno::ACCESS, "chown"),
+            (Errno::ROFS, "read-only"),
+            (Errno::NOSPC, "make room"),
+            (Errno::MFILE, "LimitNOFILE"),
+        ] {
+            assert!(remedy(&errno.into()).is_some_and(|text| text.contains(word)), "{errno:?}");
+        }
+        assert_eq!(remedy(&Errno::IO.into()), None);
+        assert_eq!(remedy(&std::io::Error::other("damaged")), None);
     }
 
     #[test]
