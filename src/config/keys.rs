@@ -481,7 +481,7 @@ mod tests {
                 assert!(!keys[..index].iter().any(|other| other.name == key.name), "{} twice", key.name);
                 assert!(key.doc.ends_with('.'), "{}: its text is no sentence", key.name);
                 if let Is(text) = key.default {
-                    let value = Value::new(None, key.kind.default_value(text));
+                    let value = Value::new(None, key.kind.typed(text));
                     assert_eq!(key.kind.check(&value), Ok(()), "the default of {}", key.name);
                 }
             }

@@ -79,10 +79,11 @@ impl Kind {
         }
     }
 
-    /// A default, written in [`super::keys`] as plain text, as a value of this kind.
-    pub(super) fn default_value(&self, text: &str) -> ValueKind {
+    /// A default, written in [`super::keys`] as plain text, or what an environment variable holds, as a value of this
+    /// kind; text that is none stays what it is, to be refused.
+    pub(super) fn typed(&self, text: &str) -> ValueKind {
         match self {
-            Self::Flag => ValueKind::Boolean(text == "true"),
+            Self::Flag => text.parse().map_or_else(|_| text.into(), ValueKind::Boolean),
             Self::Count(..) | Self::Hours(_) => text.parse::<i64>().map_or_else(|_| text.into(), ValueKind::I64),
             _ => text.into(),
         }

@@ -8,7 +8,7 @@ use config::{Map, Source, Value, ValueKind};
 use super::finding::{Complaint, Findings, Origin};
 use super::key::{Fallback, Key, Kind};
 use super::keys::{self, JOB, MAIN};
-use super::source::{named, origin};
+use super::source::{self, named, origin};
 
 /// What a file or a table is, as far as refusals name it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,10 +51,23 @@ impl Layer {
     /// The defaults of all keys.
     pub fn defaults(what: What) -> Self {
         let value = |key: &Key| match key.default {
-            Fallback::Is(text) => Some((key.name.to_owned(), named("default", key.kind.default_value(text)))),
+            Fallback::Is(text) => Some((key.name.to_owned(), named("default", key.kind.typed(text)))),
             _ => None,
         };
         Self(what.keys().iter().filter_map(value).collect())
+    }
+
+    /// The keys of the main file given in environment variables, each with a value of the kind its key takes, as far as
+    /// the text is one.
+    pub fn variables(variables: impl Iterator<Item = (String, String)>) -> Map<String, Value> {
+        let typed = |(name, value): (String, Value)| {
+            let typed = match (keys::find(MAIN, &name), &value.kind) {
+                (Some(key), ValueKind::String(text)) => named(&origin(&value).to_string(), key.kind.typed(text)),
+                _ => value,
+            };
+            (name, typed)
+        };
+        source::environment(variables).into_iter().map(typed).collect()
     }
 
     /// A layer with one value.
@@ -140,6 +153,15 @@ fn flatten(prefix: &str, table: Map<String, Value>, into: &mut BTreeMap<String, 
 }
 
 fn unknown(name: &str, what: What) -> Complaint {
+    // Only variables have such names; in a file these are tables.
+    let is_in_a_table = |key: &Key| {
+        matches!(key.kind, Kind::Tables(_) | Kind::Keys(_))
+            && name.strip_prefix(key.name).is_some_and(|n| n.starts_with('.'))
+    };
+    if what == What::Main && what.keys().iter().any(is_in_a_table) {
+        let what = "what is in the tables of the main file cannot be given in a variable";
+        return Complaint::new(what.to_owned(), "write it into the main file");
+    }
     let elsewhere = |other: What, remedy: &str| {
         keys::find(other.keys(), name)
             .map(|_| Complaint::new(format!("is a key of {}, not of {}", other.words(), what.words()), remedy))

@@ -131,7 +131,7 @@ pub(super) fn inspect_with(
     variables: impl Iterator<Item = (String, String)>,
 ) -> Inspection {
     let mut loader = Loader { findings: Findings::default(), files: Vec::new(), jobs: Vec::new(), values: Vec::new() };
-    let config = loader.load(main, jobs, source::environment(variables));
+    let config = loader.load(main, jobs, Layer::variables(variables));
     let Loader { findings, files, jobs, values } = loader;
     let findings = findings.sorted();
     let fatal = findings.iter().any(|finding| finding.severity == Severity::Error);

@@ -7,6 +7,8 @@ mod restores;
 use std::path::Path;
 use std::time::Duration;
 
+use rstest::rstest;
+
 use super::load::inspect_with;
 use super::*;
 
@@ -115,6 +117,46 @@ fn variables_win_over_the_main_file() {
     let expected = "environment variable KAFKA_BACKUP__MEMORY__BUGDET: memory.bugdet: unknown key of the main file\n  \
                     hint: did you mean memory.budget?";
     assert_eq!(findings.iter().map(ToString::to_string).collect::<Vec<_>>(), [expected]);
+}
+
+/// Each with the variables that are typed, what is found, and the value of the key where nothing is.
+#[rstest]
+#[case::flag("WATCH", "true", "", "true")]
+#[case::number("METRICS__MAX_PARTITION_SERIES", "10", "", "10")]
+#[case::text_that_looks_like_a_number("STATE_DIR", "/10", "", "\"/10\"")]
+#[case::switched_off("HTTP__LISTEN", "", "", "\"\"")]
+#[case::small_letters("watch", "true", "", "true")]
+#[case::no_flag("WATCH", "1", "watch: must be true or false, not a text", "")]
+#[case::no_number("METRICS__MAX_PARTITION_SERIES", "1e3", "must be a whole number, not a text", "")]
+#[case::empty("MEMORY__BUDGET", "", "memory.budget: \"\" is not a size", "")]
+#[case::wrong("DRAIN_TIMEOUT", "60", "drain_timeout: 60 has no unit", "")]
+#[case::one_underscore("MEMORY_BUDGET", "1GiB", "hint: did you mean memory.budget?", "")]
+#[case::cluster(
+    "KAFKA__MAIN__BOOTSTRAP_SERVERS",
+    "a:1",
+    "kafka.main.bootstrap_servers: what is in the tables of the main file cannot be given in a variable\n  hint: write it into the main file",
+    ""
+)]
+#[case::store("STORAGE__MAIN__PATH_STYLE", "true", "storage.main.path_style: what is in the tables", "")]
+#[case::default_of_jobs("DEFAULTS__RETENTION", "3d", "defaults.retention: what is in the tables", "")]
+#[case::secret("KAFKA__MAIN__PROPERTIES__SASL__PASSWORD", "hunter2", "cannot be given in a variable", "")]
+fn variables_are_of_the_kind_of_their_key(
+    #[case] name: &str,
+    #[case] text: &str,
+    #[case] found: &str,
+    #[case] value: &str,
+) {
+    let tree = Tree::new("", &[]);
+    let variable = format!("KAFKA_BACKUP__{name}");
+    let inspection = tree.inspect_in(&[(&variable, text)]);
+    let findings = inspection.findings.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n");
+    assert!(findings.contains(found) && found.is_empty() == findings.is_empty(), "{findings}");
+    assert!(!findings.contains("hunter2"), "{findings}");
+    if !value.is_empty() {
+        let place = format!("environment variable {variable}");
+        let shown = inspection.values.iter().find(|shown| shown.origin.to_string() == place).expect("it is shown");
+        assert_eq!(shown.value.to_string(), value);
+    }
 }
 
 #[test]
