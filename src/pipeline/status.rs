@@ -1,6 +1,6 @@
 //! What a job is doing, for `/metrics`, `/-/status` and the log: written by the job, read by everybody.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -124,9 +124,18 @@ struct Inner {
     groups: Option<(i64, usize)>,
     /// What was protected of partitions that are not ours now, or not yet.
     remembered: BTreeMap<TopicPartition, Kept>,
+    /// Those of them that were ours when the group was lost, until it assigns again: nobody is known to own them.
+    adrift: BTreeSet<TopicPartition>,
     retention_ms: BTreeMap<String, i64>,
     retention: JobRetention,
     turns: BTreeMap<String, TurnStatus>,
+}
+
+impl Inner {
+    /// What was protected of partitions that nobody is known to own.
+    fn nobodys(&self) -> impl Iterator<Item = (&TopicPartition, &Kept)> {
+        self.remembered.iter().filter(|(partition, _)| !self.joined || self.adrift.contains(*partition))
+    }
 }
 
 impl JobStatus {
@@ -235,6 +244,7 @@ impl JobStatus {
         let mut inner = self.inner();
         (inner.draining, inner.joined, inner.paused) = (false, false, None);
         inner.partitions.clear();
+        inner.adrift.clear();
     }
 
     /// Since when and why it is paused.
@@ -276,12 +286,12 @@ impl JobStatus {
     }
 
     /// What a later process should know: of each topic, what is protected of the partitions that are ours. While none
-    /// have been assigned yet, that is what was known before.
+    /// have been assigned yet, or the group is lost, that is what was known before.
     pub fn to_remember(&self) -> BTreeMap<String, BTreeMap<i32, Kept>> {
         let partitions = self.partitions();
         let inner = self.inner();
         let ours = partitions.iter().filter_map(|(p, s)| Some((p, s.protected.keep(&s.generation)?)));
-        let before = inner.remembered.iter().filter(|_| !inner.joined).map(|(p, kept)| (p, kept.clone()));
+        let before = inner.nobodys().map(|(p, kept)| (p, kept.clone()));
         let mut all: BTreeMap<String, BTreeMap<i32, Kept>> = BTreeMap::new();
         for (partition, kept) in before.chain(ours) {
             all.entry(partition.topic.to_string()).or_default().insert(partition.partition, kept);
@@ -290,12 +300,13 @@ impl JobStatus {
     }
 
     /// Per topic that has no partition here: up to when it is protected, as far as is known. A topic whose partitions
-    /// all belong to other processes is theirs to report.
+    /// all belong to other processes is theirs to report. While nobody can be in the group, because Kafka is away, that
+    /// stands still instead of being gone: there is an alert for what stands still.
     pub fn topics_without_partitions(&self) -> BTreeMap<String, Option<i64>> {
         let inner = self.inner();
         let has_some = |topic: &str| inner.partitions.keys().any(|p| *p.topic == *topic);
         let mut all = BTreeMap::new();
-        for (partition, kept) in inner.remembered.iter().filter(|(p, _)| !inner.joined && !has_some(&p.topic)) {
+        for (partition, kept) in inner.nobodys().filter(|(p, _)| !has_some(&p.topic)) {
             let at = all.entry(partition.topic.to_string()).or_insert(Some(kept.at_ms));
             *at = (*at).min(Some(kept.at_ms));
         }
@@ -328,10 +339,12 @@ impl JobStatus {
     pub fn reset(&self) {
         let mut inner = self.inner();
         inner.problems.clear();
-        inner.joined = false;
+        let before: BTreeMap<_, _> = inner.nobodys().map(|(p, kept)| (p.clone(), kept.clone())).collect();
+        (inner.joined, inner.remembered) = (false, before);
+        inner.adrift.clear();
         let partitions = std::mem::take(&mut inner.partitions);
-        inner.remembered =
-            partitions.into_iter().filter_map(|(p, s)| Some((p, s.protected.keep(&s.generation)?))).collect();
+        let ours = partitions.into_iter().filter_map(|(p, s)| Some((p, s.protected.keep(&s.generation)?)));
+        inner.remembered.extend(ours);
         inner.turns.clear();
     }
 
@@ -340,6 +353,7 @@ impl JobStatus {
         let mut guard = self.inner();
         let inner = &mut *guard;
         inner.joined = true;
+        inner.adrift.clear();
         for partition in partitions {
             inner.partitions.entry(partition.clone()).or_insert_with(|| {
                 let kept = inner.remembered.remove(partition);
@@ -357,6 +371,12 @@ impl JobStatus {
         {
             inner.remembered.insert(partition.clone(), kept);
         }
+    }
+
+    /// The group is lost: it has thrown us out, or cannot be reached, with partitions that were ours. Who owns them is not
+    /// known before it assigns partitions again.
+    pub fn lost_group(&self, partitions: &[TopicPartition]) {
+        self.inner().adrift.extend(partitions.iter().cloned());
     }
 
     /// At `at_ms` the logs ended there.
@@ -416,4 +436,63 @@ impl JobStatus {
 /// The subject under which a topic of the job is reported that does not exist.
 pub fn missing(topic: &str) -> String {
     format!("topic {topic}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SAFE_MS: i64 = 1_000;
+
+    fn partition(number: i32) -> TopicPartition {
+        TopicPartition::new("t", number)
+    }
+
+    /// A job that knows of partitions 0 and 1 from before, and has been given both.
+    fn with_two_partitions() -> Arc<JobStatus> {
+        let status = JobStatus::new(Arc::new(crate::pipeline::tests::any_job("j", "t")));
+        let kept = |at_ms| Kept { at_ms, covered: 5, generation: "g".to_owned() };
+        status.remember([(partition(0), kept(SAFE_MS)), (partition(1), kept(2 * SAFE_MS))].into());
+        status.assigned(&[partition(0), partition(1)]);
+        status
+    }
+
+    fn shown(status: &JobStatus) -> Option<Option<i64>> {
+        status.topics_without_partitions().get("t").copied()
+    }
+
+    #[test]
+    fn what_another_process_has_is_its_to_report() {
+        let status = with_two_partitions();
+        [0, 1].iter().for_each(|number| status.lost(&partition(*number)));
+        assert_eq!(shown(&status), None);
+        assert!(status.to_remember().is_empty());
+    }
+
+    /// Nobody has it, as far as is known: it stands still, also when the job is started again, until the group assigns.
+    #[test]
+    fn what_was_ours_when_the_group_was_lost_is_shown_until_it_assigns_again() {
+        let status = with_two_partitions();
+        [0, 1].iter().for_each(|number| status.lost(&partition(*number)));
+        status.lost_group(&[partition(0), partition(1)]);
+        assert_eq!(shown(&status), Some(Some(SAFE_MS)));
+        assert_eq!(status.to_remember()["t"].len(), 2);
+        for _ in 0..2 {
+            status.reset();
+            assert_eq!(shown(&status), Some(Some(SAFE_MS)));
+        }
+        status.assigned(&[]);
+        assert_eq!(shown(&status), None);
+    }
+
+    /// What went to another process before is not ours to show, however old the last we know of it is.
+    #[test]
+    fn what_was_given_away_before_is_not_shown_with_it() {
+        let status = with_two_partitions();
+        status.lost(&partition(0));
+        status.assigned(&[]);
+        status.lost(&partition(1));
+        status.lost_group(&[partition(1)]);
+        assert_eq!(shown(&status), Some(Some(2 * SAFE_MS)));
+    }
 }

@@ -116,6 +116,23 @@ impl Cluster {
         run(command);
     }
 
+    /// Broker `n` does nothing any more, and closes no connection.
+    pub fn freeze_broker(&self, n: u32) {
+        self.signal_broker(n, "STOP");
+    }
+
+    /// It goes on.
+    pub fn thaw_broker(&self, n: u32) {
+        self.signal_broker(n, "CONT");
+    }
+
+    fn signal_broker(&self, n: u32, signal: &str) {
+        let pid = std::fs::read_to_string(self.dir.join(format!("{n}/pid"))).unwrap();
+        let mut kill = Command::new("kill");
+        kill.args(["-s", signal, pid.trim()]);
+        run(kill);
+    }
+
     /// Starts broker `n` again on its old port and data.
     pub fn start_broker(&self, n: u32) {
         let mut command = Command::new(script("kafka.sh"));

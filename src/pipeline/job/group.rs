@@ -72,6 +72,9 @@ impl StreamHandler<FromGroup> for JobRunner {
             GroupEvent::Revoked { partitions, lost } => {
                 tracing::info!(job = %self.job.id, task, partitions = partitions.len(), lost, "partitions revoked");
                 partitions.iter().for_each(|p| self.revoked(task, p));
+                if lost {
+                    self.status.lost_group(&partitions);
+                }
             }
             GroupEvent::Error(error) => self.kafka_trouble(&error, false),
             GroupEvent::Fatal(error) => self.fatal(task, error, ctx),
