@@ -7,6 +7,7 @@ use sd_notify::NotifyState;
 use crate::model::standing::Line;
 use crate::pipeline::status::JobState;
 use crate::process::Process;
+use crate::signal::Requests;
 use crate::standing::ReloadResult;
 
 fn tell(states: &[NotifyState<'_>]) {
@@ -39,6 +40,15 @@ pub fn line(process: &Process) -> String {
         drift: config.drift.is_some(),
     };
     line.text()
+}
+
+/// Logs that line whenever somebody asks for it by a signal.
+pub async fn answer(process: Process, mut questions: Requests) {
+    loop {
+        questions.came().await;
+        questions.forget();
+        tracing::info!("{}", line(&process));
+    }
 }
 
 /// `12:04:11Z`.

@@ -1,10 +1,10 @@
 //! SIGTERM and SIGINT: the first one asks for a clean stop, the second one ends the process at once. SIGHUP asks for a
-//! reload.
+//! reload, SIGUSR1 for a line that says how everything is.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI32, Ordering};
 
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
 use signal_hook::iterator::Signals;
 use tokio::sync::watch;
 
@@ -63,19 +63,35 @@ impl Stop {
     }
 }
 
-/// SIGHUP, for a daemon: its configuration is to be loaded again.
+/// A signal that asks for something, and may come again.
 #[derive(Debug, Clone)]
-pub struct Hangups(watch::Receiver<u64>);
+pub struct Requests(watch::Receiver<u64>);
 
-impl Hangups {
+impl Requests {
+    /// SIGHUP, for a daemon: its configuration is to be loaded again.
+    ///
+    /// # Errors
+    /// No thread can be started.
+    pub fn for_reload() -> Result<Self> {
+        Self::listen(SIGHUP, "hangups")
+    }
+
+    /// SIGUSR1: somebody wants to know how everything is. Who does not listen is ended by it.
+    ///
+    /// # Errors
+    /// No thread can be started.
+    pub fn for_status() -> Result<Self> {
+        Self::listen(SIGUSR1, "questions")
+    }
+
     /// Listens from now on, on a thread of its own: what comes before somebody asks is kept.
-    pub fn listen() -> Result<Self> {
+    fn listen(signal: i32, thread: &str) -> Result<Self> {
         let mut signals =
-            Signals::new([SIGHUP]).map_err(|e| Error::new(Exit::Failed, "cannot listen for signals").because(e))?;
+            Signals::new([signal]).map_err(|e| Error::new(Exit::Failed, "cannot listen for signals").because(e))?;
         let (sender, count) = watch::channel(0);
         let listen = move || signals.forever().for_each(|_| sender.send_modify(|count| *count += 1));
         std::thread::Builder::new()
-            .name("hangups".to_owned())
+            .name(thread.to_owned())
             .spawn(listen)
             .map_err(|e| Error::new(Exit::Failed, "cannot start a thread").because(e))?;
         Ok(Self(count))

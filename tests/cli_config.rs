@@ -286,12 +286,35 @@ fn manual_pages_are_written() {
             assert!(page.contains(section), "{name} has no {section}");
         }
     }
+    for section in [".SH SIGNALS", ".SH ENVIRONMENT", ".SH FILES"] {
+        assert!(page("kafka-backup.8").contains(section), "{section}");
+    }
     let files = [("toml", "memory.budget"), ("job", "rotate_interval"), ("restore", "in_place")];
     for (file, key) in files {
         let name = if file == "toml" { "kafka-backup.toml.5".to_owned() } else { format!("kafka-backup-{file}.5") };
         let page = page(&name);
         assert!(page.contains(key) && page.contains(".SH KEYS"), "{name}: {key}");
     }
+}
+
+/// What bash offers, asked as it asks: a program or command with a dash in its name has commands and options, too.
+#[rstest]
+#[case(&["pa"], "pause")]
+#[case(&["config", ""], "check")]
+#[case(&["pause", "--u"], "--until")]
+#[case(&["config", "check", "--of"], "--offline")]
+#[case(&["support-bundle", "--o"], "--output")]
+#[case(&["verify", "--mode", "da"], "data")]
+fn bash_completes(#[case] typed: &[&str], #[case] expected: &str) {
+    let script = format!(
+        "{}\nCOMP_WORDS=(kafka-backup \"$@\"); COMP_CWORD=$#; \
+         $(complete -p kafka-backup | sed 's/.*-F \\([^ ]*\\) .*/\\1/') kafka-backup \"${{COMP_WORDS[COMP_CWORD]}}\" \
+         \"${{COMP_WORDS[COMP_CWORD-1]}}\"; printf '%s\\n' \"${{COMPREPLY[@]}}\"",
+        stdout(&["completions", "bash"])
+    );
+    let output = std::process::Command::new("bash").args(["-c", &script, "bash"]).args(typed).output().unwrap();
+    let offered = String::from_utf8_lossy(&output.stdout);
+    assert!(offered.lines().any(|word| word == expected), "{offered}{}", String::from_utf8_lossy(&output.stderr));
 }
 
 #[rstest]

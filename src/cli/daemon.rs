@@ -13,7 +13,7 @@ use crate::http::{self, Ready};
 use crate::inspect::verify::watch;
 use crate::process::Process;
 use crate::reload::{self, Loaded, Reloader, Reloads};
-use crate::signal::{Hangups, Stop};
+use crate::signal::{Requests, Stop};
 use crate::supervisor::{EndAll, Supervisor, Swap};
 use crate::watchdog::Watchdog;
 use crate::{metrics, notify};
@@ -29,12 +29,12 @@ pub struct Args {}
 /// [`Exit::Config`], or what stopped it.
 pub fn run(_args: Args, context: &Context) -> Result<()> {
     // Before anything else: a signal that comes meanwhile must not end the process, and is remembered.
-    let hangups = Hangups::listen()?;
+    let (hangups, questions) = (Requests::for_reload()?, Requests::for_status()?);
     let loaded = reload::load(context.config.as_deref(), BTreeSet::new())?;
     context.begin(&loaded.config);
     let stop = Stop::listen()?;
     let io = super::runtime()?;
-    let ended = System::new().block_on(serve(loaded, context, hangups, &stop, &io));
+    let ended = System::new().block_on(serve(loaded, context, hangups, questions, &stop, &io));
     io.shutdown_timeout(Duration::from_secs(2));
     ended
 }
@@ -42,19 +42,22 @@ pub fn run(_args: Args, context: &Context) -> Result<()> {
 async fn serve(
     loaded: Loaded,
     context: &Context,
-    hangups: Hangups,
+    hangups: Requests,
+    questions: Requests,
     stop: &Stop,
     io: &tokio::runtime::Runtime,
 ) -> Result<()> {
     let config = &loaded.config;
     metrics::initialise();
     let process = Process::start(config, &config.jobs, io.handle().clone())?;
-    let supervisor = Supervisor::new(process.clone(), config)?.start();
     let control = Socket::bind(&config.control_socket)?;
     let ready = Ready::default();
     if let Some(listen) = config.http_listen {
         http::serve(listen, &config.http, process.clone(), &ready)?;
     }
+    // Begun when nothing can keep the daemon from starting any more: an actor that has not had its turn yet when its
+    // system ends, begins at its end, and panics.
+    let supervisor = Supervisor::new(process.clone(), config)?.start();
     let (reloads, asked) = Reloads::new();
     control.serve(Daemon { process: process.clone(), supervisor: supervisor.clone(), reloads })?;
     let (jobs, drain_timeout) = (config.jobs.clone(), config.drain_timeout);
@@ -70,6 +73,7 @@ async fn serve(
     ready.set(true);
     tracing::info!(version = env!("CARGO_PKG_VERSION"), "{}", notify::line(&process));
     notify::ready(&process);
+    io.spawn(notify::answer(process.clone(), questions));
     let _watchdog = Watchdog::start(process.clone(), supervisor.clone());
     let main = context.config.clone();
     let reloader = Reloader::new(main, process.clone(), supervisor.clone(), io.handle().clone(), loaded);

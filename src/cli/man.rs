@@ -56,6 +56,9 @@ fn commands(command: &clap::Command, section: &str, dir: &Path) -> io::Result<()
     }
     let mut roff = Roff::new();
     tables(&mut roff, &command.get_after_long_help().map(ToString::to_string).unwrap_or_default());
+    if section == "8" {
+        tables(&mut roff, SURROUNDINGS);
+    }
     see_also(&mut roff, &name);
     roff.to_writer(&mut page)?;
     std::fs::write(dir.join(format!("{name}.{section}")), page)?;
@@ -73,6 +76,31 @@ fn tables(roff: &mut Roff, text: &str) {
         roff.control("fi", []);
     }
 }
+
+/// What is around the program, for its own page.
+const SURROUNDINGS: &str = "\
+Signals:
+  SIGHUP           daemon: load the configuration again, as kafka-backup reload does
+  SIGTERM, SIGINT  end when what has been read is durable; a second one ends it at once
+  SIGUSR1          daemon, run: log a line that says how everything is; restore, verify: how far it is
+
+Environment:
+  KAFKA_BACKUP_CONFIG   the main file
+  KAFKA_BACKUP__*       keys of the main file, see kafka-backup.toml(5)
+  RUST_LOG              what is logged, for example info,kafka_backup=debug; wins over log.level
+  NO_COLOR              no colours
+  AWS_*                 credentials of stores, as for every program that uses the AWS default chain
+
+Files:
+  /etc/kafka-backup/kafka-backup.toml     the main file; may be absent
+  /etc/kafka-backup/jobs.d/*.toml         the jobs, one a file
+  /etc/kafka-backup/restore.d/NAME.toml   what kafka-backup-restore@NAME.service restores
+  /etc/kafka-backup/secrets/              for passwords and keys, which no other file may hold
+  /etc/default/kafka-backup               options and variables of the service (Debian)
+  /etc/sysconfig/kafka-backup             the same (Red Hat)
+  /var/lib/kafka-backup/                  local state, which may be lost: the bucket says where to go on
+  /run/kafka-backup/control.sock          where status, reload, pause and the like reach the daemon
+  /usr/share/doc/kafka-backup/examples/   jobs, alert rules, dashboard, drop-ins for systemd";
 
 fn see_also(roff: &mut Roff, this: &str) {
     let pages =
@@ -97,9 +125,10 @@ const MAIN: FilePage = FilePage {
     name: "kafka-backup.toml",
     about: "main configuration file of kafka-backup",
     intro: "The main file of kafka-backup(8), in TOML: /etc/kafka-backup/kafka-backup.toml, or what --config or \
-            KAFKA_BACKUP_CONFIG names. Everything has a default, so it may be empty or absent. The keys outside of \
-            tables can be given as environment variables, too, which win: KAFKA_BACKUP__MEMORY__BUDGET is \
-            memory.budget.",
+            KAFKA_BACKUP_CONFIG names. Everything has a default, so it may be empty or absent. Every \
+            key but those in the tables defaults, kafka and storage can be given as an environment variable, too, \
+            which wins: KAFKA_BACKUP__ and the key in capitals, with two underscores for each dot, so that \
+            KAFKA_BACKUP__MEMORY__BUDGET is memory.budget.",
     keys: keys::MAIN,
     example: include_str!("../../etc/kafka-backup.toml"),
 };

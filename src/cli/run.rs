@@ -13,12 +13,12 @@ use super::{Context, help, print};
 use crate::config::{Config, Job};
 use crate::error::{Error, Exit, Result};
 use crate::http::{self, Ready};
-use crate::metrics;
 use crate::pipeline::resolver::Unresolved;
 use crate::process::Process;
 use crate::retention::keeper;
-use crate::signal::Stop;
+use crate::signal::{Requests, Stop};
 use crate::supervisor::OpenJob;
+use crate::{metrics, notify};
 
 /// How long a one-shot run may take to look after the retention.
 const RETENTION_MAX: Duration = Duration::from_secs(120);
@@ -125,9 +125,9 @@ impl Summary {
 
 /// Runs `job` of `config` in the foreground and says what it did.
 pub fn foreground(config: &Config, job: &Arc<Job>, until_caught_up: bool) -> Result<Summary> {
-    let stop = Stop::listen()?;
+    let (stop, questions) = (Stop::listen()?, Requests::for_status()?);
     let io = super::runtime()?;
-    let ended = System::new().block_on(in_system(config, job, until_caught_up, &stop, &io));
+    let ended = System::new().block_on(in_system(config, job, until_caught_up, questions, &stop, &io));
     io.shutdown_timeout(Duration::from_secs(2));
     ended
 }
@@ -136,11 +136,13 @@ async fn in_system(
     config: &Config,
     job: &Arc<Job>,
     until_caught_up: bool,
+    questions: Requests,
     stop: &Stop,
     io: &tokio::runtime::Runtime,
 ) -> Result<Summary> {
     let began = Instant::now();
     let process = Process::start(config, std::slice::from_ref(job), io.handle().clone())?;
+    io.spawn(notify::answer(process.clone(), questions));
     let ready = Ready::default();
     if let Some(listen) = config.http_listen.filter(|_| !until_caught_up) {
         http::serve(listen, &config.http, process.clone(), &ready)?;

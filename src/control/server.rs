@@ -1,7 +1,7 @@
 //! The daemon's end of the socket. It has a thread and a runtime of its own, so that a daemon whose jobs are busy still
 //! answers.
 
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -50,9 +50,17 @@ impl Socket {
         if let Some(folder) = path.parent() {
             std::fs::create_dir_all(folder).map_err(failed)?;
         }
-        match std::fs::remove_file(path) {
-            Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(failed(e)),
-            _ => {}
+        match std::fs::symlink_metadata(path) {
+            Ok(there) if !there.file_type().is_socket() => {
+                return Err(Error::new(
+                    Exit::Failed,
+                    format!("{}: something else is there, which is no socket", what()),
+                )
+                .hint("choose another control.socket, or move away what is there"));
+            }
+            Ok(_) => std::fs::remove_file(path).map_err(failed)?,
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
+            Err(e) => return Err(failed(e)),
         }
         let listener = std::os::unix::net::UnixListener::bind(path).map_err(failed)?;
         let socket = Self { listener, path: path.to_owned() };
@@ -217,6 +225,23 @@ mod tests {
         assert_eq!(Socket::bind(&path).unwrap_err().exit, Exit::Locked);
         drop(socket);
         assert!(!path.exists());
+    }
+
+    /// A path that was mistaken for that of a socket: nobody's file is removed.
+    #[test]
+    fn what_is_no_socket_is_left_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let [file, folder, link] = ["main.toml", "folder", "link"].map(|name| dir.path().join(name));
+        std::fs::write(&file, "precious").unwrap();
+        std::fs::create_dir(&folder).unwrap();
+        std::os::unix::fs::symlink(&file, &link).unwrap();
+        for path in [&file, &folder, &link] {
+            let error = Socket::bind(path).unwrap_err();
+            assert_eq!(error.exit, Exit::Failed);
+            assert!(error.to_string().contains("is no socket"), "{error}");
+        }
+        assert_eq!(std::fs::read_to_string(&link).unwrap(), "precious");
+        assert!(folder.is_dir());
     }
 
     #[test]

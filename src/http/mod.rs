@@ -57,9 +57,8 @@ pub fn serve(listen: std::net::SocketAddr, protection: &HttpProtection, process:
     let acceptor = protection.tls.as_ref().map(tls::acceptor).transpose()?;
     let auth = protection.basic_auth_file.as_deref().map(Auth::load).transpose()?.map(Arc::new);
     let listener = TcpListener::bind(listen).map_err(|e| {
-        Error::new(Exit::Failed, format!("http.listen {listen}"))
-            .because(e)
-            .hint("another process has this port; choose another http.listen, or \"\" to switch it off")
+        let remedy = remedy(e.kind());
+        Error::new(Exit::Failed, format!("http.listen {listen}")).because(e).hint(remedy)
     })?;
     let shown = Shown { process, ready: ready.0.clone(), auth };
     let (tls, users) = (acceptor.is_some(), shown.auth.is_some());
@@ -89,6 +88,19 @@ pub fn serve(listen: std::net::SocketAddr, protection: &HttpProtection, process:
         .map_err(|e| Error::new(Exit::Failed, "cannot start a thread").because(e))?;
     tracing::info!(%listen, tls, users, "http listens");
     Ok(())
+}
+
+/// What helps where a port cannot be had.
+fn remedy(why: std::io::ErrorKind) -> &'static str {
+    match why {
+        std::io::ErrorKind::AddrNotAvailable => {
+            "this machine has no such address; choose another http.listen, for example \"0.0.0.0:9748\" for all it has"
+        }
+        std::io::ErrorKind::PermissionDenied => {
+            "this user may not listen on a port below 1024; choose a higher one as http.listen"
+        }
+        _ => "another process has this port; choose another http.listen, or \"\" to switch it off",
+    }
 }
 
 /// Lets a request through whose user is permitted, and every one where there are no users.

@@ -34,7 +34,7 @@ use crate::model::watch::{Watch, look_every};
 use crate::notify;
 use crate::pipeline::status::millis;
 use crate::process::Process;
-use crate::signal::Hangups;
+use crate::signal::Requests;
 use crate::standing::{Drift, ReloadResult};
 use crate::supervisor::{Supervisor, Swap};
 
@@ -142,7 +142,7 @@ impl Reloader {
     }
 
     /// Works for as long as the process lives.
-    pub async fn run(mut self, mut asked: mpsc::UnboundedReceiver<Asked>, mut hangups: Hangups) {
+    pub async fn run(mut self, mut asked: mpsc::UnboundedReceiver<Asked>, mut hangups: Requests) {
         // Every signal that has come up to a reload is answered by it; the first one at once, a storm of them together.
         let mut due = Instant::now();
         let mut looked = Instant::now();

@@ -126,7 +126,56 @@ fn a_port_that_is_taken_stops_the_start() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();
     let env = Env::new().variable("KAFKA_BACKUP__HTTP__LISTEN", &address);
-    env.kafka_backup(&["daemon"]).fails_with(1, &["http.listen", &address, "another process has this port"]);
+    refused(&env, &["http.listen", &address, "another process has this port"]);
+    let env = Env::new().variable("KAFKA_BACKUP__HTTP__LISTEN", "203.0.113.1:9748");
+    refused(&env, &["http.listen 203.0.113.1:9748", "this machine has no such address"]);
+}
+
+/// A start that fails says why, and nothing else.
+fn refused(env: &Env, words: &[&str]) {
+    let said = env.kafka_backup(&["daemon"]);
+    said.fails_with(1, words);
+    assert!(!said.stderr.contains("panicked"), "{}", said.stderr);
+}
+
+/// A path that was mistaken for that of a socket: no file is lost, and no daemon runs that nobody can talk to.
+#[test]
+fn a_socket_where_something_else_is_stops_the_start() {
+    let _turn = beside_others();
+    let env = Env::new();
+    for (name, make) in [("a-file", false), ("a-folder", true)] {
+        let path = env.path(name);
+        if make {
+            std::fs::create_dir(&path).unwrap()
+        } else {
+            std::fs::write(&path, "precious").unwrap()
+        }
+        let env = Env::new().variable("KAFKA_BACKUP__CONTROL__SOCKET", path.to_str().unwrap());
+        refused(&env, &["control.socket", name, "something else is there, which is no socket", "choose another"]);
+        assert!(path.exists());
+    }
+    assert_eq!(std::fs::read_to_string(env.path("a-file")).unwrap(), "precious");
+}
+
+/// Who asks how it is must not end it: SIGUSR1 does that to programs that do not listen to it.
+#[test]
+fn a_signal_that_asks_how_it_is_is_answered() {
+    let _turn = beside_others();
+    let kafka = Kafka::shared();
+    let topic = kafka.topic("asked", 1, &[]);
+    let env = Env::new().job("asked", &[&topic], "rotate_interval = \"1s\"\n");
+    let mut daemon = env.daemon().ready();
+    daemon.ask_for_progress();
+    wait_until("the second line about it", SOON, || daemon.log().matches("running 1 job, generation 1").count() >= 2);
+    assert!(daemon.is_running());
+    assert!(daemon.stop().success());
+
+    let mut run = env.start(&["run", "asked"], "b");
+    run.await_log("partitions assigned");
+    run.ask_for_progress();
+    run.await_log("running 1 job");
+    assert!(run.is_running());
+    assert!(run.stop().success());
 }
 
 /// The first signal waits for what was read; the second does not.
