@@ -6,14 +6,23 @@ use std::io::{Read as _, Seek as _};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
+use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
 use super::daemon::Daemon;
 use super::s3::Bucket;
 use super::stack;
 
-/// The program under test.
-const PROGRAM: &str = env!("CARGO_BIN_EXE_kafka-backup");
+/// The program under test; on a host of its own that is the one that was installed there.
+static PROGRAM: LazyLock<String> =
+    LazyLock::new(|| std::env::var(INSTALLED).unwrap_or_else(|_| env!("CARGO_BIN_EXE_kafka-backup").to_owned()));
+
+/// Names the program where it is not the one that was built with the tests.
+pub const INSTALLED: &str = "KAFKA_BACKUP_TEST_PROGRAM";
+
+fn program() -> &'static OsStr {
+    OsStr::new(PROGRAM.as_str())
+}
 
 /// What a test sets up before it runs the program. Everything it writes is gone when it is dropped.
 pub struct Env {
@@ -153,12 +162,12 @@ impl Env {
         let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let config = self.write(instance, &format!("127.0.0.1:{port}"));
         let mut command = if prepare == ":" {
-            self.command_with(PROGRAM.as_ref(), &config)
+            self.command_with(program(), &config)
         } else {
             let mut command = self.command_with("unshare".as_ref(), &config);
             let script = format!("{prepare} && exec \"$0\" \"$@\"");
             command.args(if rustix::process::geteuid().is_root() { ["-m"] } else { ["-rm"] });
-            command.args(["sh", "-c", &script, PROGRAM]);
+            command.args(["sh", "-c", &script, &PROGRAM]);
             command
         };
         command.arg("daemon").envs(variables.iter().copied());
@@ -173,7 +182,7 @@ impl Env {
     /// The same with the state of `instance`.
     pub fn kafka_backup_named<S: AsRef<OsStr>>(&self, instance: &str, args: &[S]) -> Output {
         let config = self.write(instance, "");
-        let mut command = self.command_with(PROGRAM.as_ref(), &config);
+        let mut command = self.command_with(program(), &config);
         command.args(args);
         Output::of(command)
     }
@@ -182,21 +191,21 @@ impl Env {
     pub fn on_a_terminal(&self, args: &[&str]) -> Output {
         let config = self.write("a", "");
         let mut command = self.command_with("script".as_ref(), &config);
-        let quoted: Vec<String> = [PROGRAM].iter().chain(args).map(|word| format!("'{word}'")).collect();
+        let quoted: Vec<String> = [PROGRAM.as_str()].iter().chain(args).map(|word| format!("'{word}'")).collect();
         command.args(["--quiet", "--return", "--command", &quoted.join(" "), "/dev/null"]);
         Output::of(command)
     }
 
     /// Runs `kafka-backup ARGS` beside a running daemon: the files are left as they are.
     pub fn tell<S: AsRef<OsStr>>(&self, args: &[S]) -> Output {
-        let mut command = self.command_with(PROGRAM.as_ref(), &self.tree().join("kafka-backup.toml"));
+        let mut command = self.command_with(program(), &self.tree().join("kafka-backup.toml"));
         command.args(args);
         Output::of(command)
     }
 
     /// The same for what goes on until it is ended; what it says is in [`Daemon::said`].
     pub fn begin(&self, args: &[&str]) -> Daemon {
-        let mut command = self.command_with(PROGRAM.as_ref(), &self.tree().join("kafka-backup.toml"));
+        let mut command = self.command_with(program(), &self.tree().join("kafka-backup.toml"));
         command.args(args);
         Daemon::spawn(command, 0, self.path(&super::unique("begun")))
     }
@@ -206,7 +215,7 @@ impl Env {
         // The program may lie where only this user can reach it.
         let program = self.path("program");
         if !program.exists() {
-            std::fs::copy(PROGRAM, &program).unwrap();
+            std::fs::copy(PROGRAM.as_str(), &program).unwrap();
         }
         let mut command = self.command_with(wrapper[0].as_ref(), &self.tree().join("kafka-backup.toml"));
         command.args(&wrapper[1..]).arg(program).args(args);
@@ -242,7 +251,7 @@ impl Env {
     /// Starts `kafka-backup ARGS` with the state of `instance` and does not wait for its end.
     pub fn start<S: AsRef<OsStr>>(&self, args: &[S], instance: &str) -> Daemon {
         let config = self.write(instance, "");
-        let mut command = self.command_with(PROGRAM.as_ref(), &config);
+        let mut command = self.command_with(program(), &config);
         command.args(args);
         Daemon::spawn(command, 0, self.dir.path().join(instance).join("log"))
     }
