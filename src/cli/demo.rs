@@ -16,6 +16,7 @@ use crate::kafka::producer::{ProducerSettings, RestoreProducer};
 use crate::kafka::settings::ConsumerSettings;
 use crate::kafka::{KafkaError, TopicPartition};
 use crate::model::batch::{Header, RecordBatch, TimestampType};
+use crate::model::verify::Expiry;
 
 /// The topic that is backed up, and its partitions.
 const SOURCE: &str = "orders";
@@ -193,7 +194,8 @@ fn restore(config: &Config, source: &str, target: &str) -> Result<()> {
     flags.text("storage", "--storage", Some("demo"));
     flags.text("kafka", "--kafka", Some("demo"));
     flags.list("topics", "--topics", &[format!("{source}:{target}")]);
-    let exit = super::restore::put_back(RestoreRequest::load(config, None, &flags)?, false, None)?;
+    let request = RestoreRequest::load(config, None, &flags)?;
+    let exit = super::restore::put_back(request, Arc::new(|_| Expiry::Never), false, None)?;
     if exit != Exit::Ok {
         return Err(Error::new(exit, "the restore was not complete"));
     }

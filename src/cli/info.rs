@@ -43,8 +43,10 @@ impl Args {
 /// # Errors
 /// The store cannot be read.
 pub fn run(args: Args, context: &Context) -> Result<Exit> {
-    let config = context.load_main()?;
+    let config = context.load_leniently()?;
     let runtime = runtime()?;
-    let store = storage::open_existing(&*args.store(&config)?, runtime.handle().clone()).map_err(gather::failed)?;
-    runtime.block_on(info::run(Info { store, topic: args.topic, json: args.json }))
+    let place = args.store(&config)?;
+    let store = storage::open_existing(&place, runtime.handle().clone()).map_err(gather::failed)?;
+    let expiry = super::verify::expiry(Arc::new(config), place.place.clone());
+    runtime.block_on(info::run(Info { store, topic: args.topic, expiry, json: args.json }))
 }

@@ -15,6 +15,7 @@ use crate::error::{Error, Exit, Result, no_such_job};
 use crate::inspect::info::{self, TopicInfo};
 use crate::inspect::proof::{Goal, Proof};
 use crate::model::verify::proof::Judgement;
+use crate::model::verify::{Expiry, ExpiryOf};
 use crate::restore::gather;
 use crate::storage;
 
@@ -185,8 +186,10 @@ async fn repo_only(args: &Args, job: &Arc<Job>, io: tokio::runtime::Handle) -> R
     let missing = job.topics.literal.iter().filter(|name| !topics.contains(name));
     messages.extend(missing.map(|name| format!("{name}: nothing of it is in the bucket")));
     let now = now_ms();
+    let unrecorded = if super::verify::looks_after(job) { Expiry::Never } else { Expiry::Possible };
+    let expiry: ExpiryOf = Arc::new(move |_| unrecorded);
     for topic in topics.iter().filter(|topic| job.topics.takes(topic)) {
-        for found in info::collect(&store, Some(topic)).await?.topics {
+        for found in info::collect(&store, Some(topic), &expiry).await?.topics {
             judge_topic(&found, args.max_age, now, &mut messages);
         }
     }

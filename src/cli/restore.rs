@@ -1,11 +1,13 @@
 //! `restore`: puts topics back.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::{Context, help, runtime};
 use crate::config::{Config, RestoreFlags, RestoreRequest};
 use crate::error::{Error, Exit, Result};
+use crate::model::verify::ExpiryOf;
 use crate::restore::stop::Stop;
 use crate::restore::{self, Restore, gather, plan_file};
 use crate::storage;
@@ -167,15 +169,22 @@ impl Args {
 /// # Errors
 /// What keeps it from beginning, or stopped it.
 pub fn run(args: &Args, context: &Context) -> Result<Exit> {
-    let config = context.load_main()?;
-    put_back(args.request(&config)?, args.json, args.progress_interval)
+    let config = context.load_leniently()?;
+    let request = args.request(&config)?;
+    let expiry = super::verify::expiry(Arc::new(config), request.storage.place.clone());
+    put_back(request, expiry, args.json, args.progress_interval)
 }
 
 /// Runs a restore on a runtime of its own.
-pub(super) fn put_back(request: RestoreRequest, json: bool, progress_interval: Option<Duration>) -> Result<Exit> {
+pub(super) fn put_back(
+    request: RestoreRequest,
+    expiry: ExpiryOf,
+    json: bool,
+    progress_interval: Option<Duration>,
+) -> Result<Exit> {
     let stop = Stop::on_signals()?;
     let runtime = runtime()?;
     let store = storage::open_existing(&request.storage, runtime.handle().clone()).map_err(gather::failed)?;
-    let restore = Restore { progress_interval, ..Restore::from_request(request, store, json) };
+    let restore = Restore { expiry, progress_interval, ..Restore::from_request(request, store, json) };
     runtime.block_on(restore::run(restore, stop))
 }

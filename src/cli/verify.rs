@@ -9,7 +9,7 @@ use crate::config::{Config, Job, Lifecycle, Retention};
 use crate::error::{Error, Exit, Result};
 use crate::inspect::verify::{self, Verify};
 use crate::model::verify::subset::Subset;
-use crate::model::verify::{Expiry, Mode};
+use crate::model::verify::{Expiry, ExpiryOf, Mode};
 use crate::restore::gather;
 use crate::restore::stop::Stop;
 use crate::storage;
@@ -109,10 +109,14 @@ pub fn run(args: Args, context: &Context) -> Result<Exit> {
 
 /// Whether the oldest objects of a topic may be gone, as far as the configuration tells: not, where a job here looks after
 /// its retention in this very place. What has expired under its eyes stands in the topic's retention record.
-pub(super) fn expiry(config: Arc<Config>, place: crate::config::Place) -> Arc<dyn Fn(&str) -> Expiry + Send + Sync> {
+pub(super) fn expiry(config: Arc<Config>, place: crate::config::Place) -> ExpiryOf {
     Arc::new(move |topic| {
         let mut jobs = config.jobs.iter().filter(|job| job.storage.place == place && job.topics.takes(topic));
-        let looks_after = |job: &Arc<Job>| job.retention == Retention::Keep || job.lifecycle != Lifecycle::Off;
-        if jobs.any(looks_after) { Expiry::Never } else { Expiry::Possible }
+        if jobs.any(|job| looks_after(job)) { Expiry::Never } else { Expiry::Possible }
     })
+}
+
+/// Whether what expires of a job's topics does so under its eyes.
+pub(super) fn looks_after(job: &Job) -> bool {
+    job.retention == Retention::Keep || job.lifecycle != Lifecycle::Off
 }

@@ -12,10 +12,11 @@ pub use super::branch::{BranchInfo, PartitionInfo};
 use super::compacted::CompactedInfo;
 use crate::clock::rfc3339;
 use crate::error::{Error, Exit, Result};
-use crate::model::catalog::{self, Branch, Facts, Hole, StoredObject, TopicBackup, Walk};
+use crate::model::catalog::{self, Branch, Facts, Hole, Known, StoredObject, TopicBackup, Walk};
 use crate::model::key::PartitionPath;
 use crate::model::restore::limits::union;
 use crate::model::verify::aging::Aging;
+use crate::model::verify::{Expiry, ExpiryOf};
 use crate::restore::gather;
 use crate::restore::text::{size, table};
 use crate::storage::Store;
@@ -27,6 +28,8 @@ pub struct Info {
     pub store: Arc<dyn Store>,
     /// Only this topic.
     pub topic: Option<String>,
+    /// Of which topics the oldest objects may be gone, where no record of anything that expired says more.
+    pub expiry: ExpiryOf,
     /// JSON instead of text.
     pub json: bool,
 }
@@ -73,7 +76,7 @@ pub struct TopicInfo {
 
 /// Prints what the store holds.
 pub async fn run(info: Info) -> Result<Exit> {
-    let found = collect(&info.store, info.topic.as_deref()).await?;
+    let found = collect(&info.store, info.topic.as_deref(), &info.expiry).await?;
     let text = if info.json {
         let json = serde_json::to_string(&found);
         json.map_err(|error| Error::new(Exit::Failed, "cannot write JSON").because(error))?
@@ -88,14 +91,14 @@ pub async fn run(info: Info) -> Result<Exit> {
 ///
 /// # Errors
 /// The store cannot be read; the topic that was asked for is not there, or damaged.
-pub async fn collect(store: &Arc<dyn Store>, topic: Option<&str>) -> Result<StoreInfo> {
+pub async fn collect(store: &Arc<dyn Store>, topic: Option<&str>, expiry: &ExpiryOf) -> Result<StoreInfo> {
     let names = match topic {
         Some(topic) => vec![topic.to_owned()],
         None => gather::topics(store).await?,
     };
     let (mut topics, mut unreadable) = (Vec::with_capacity(names.len()), Vec::new());
     for name in names {
-        match look(store, &name).await {
+        match look(store, &name, expiry(&name)).await {
             Ok(info) => topics.push(info),
             Err(error) if topic.is_none() && error.exit == Exit::ProblemFound => {
                 unreadable.push(Unreadable { topic: name, why: error.to_string() });
@@ -106,12 +109,12 @@ pub async fn collect(store: &Arc<dyn Store>, topic: Option<&str>) -> Result<Stor
     Ok(StoreInfo { store: store.url().to_owned(), topics, unreadable })
 }
 
-async fn look(store: &Arc<dyn Store>, topic: &str) -> Result<TopicInfo> {
+async fn look(store: &Arc<dyn Store>, topic: &str, unrecorded: Expiry) -> Result<TopicInfo> {
     let Some(mut backup) = gather::outline(store, topic).await? else {
         let hint = "kafka-backup info without --topic shows what there is";
         return Err(Error::new(Exit::NotFound, format!("topic {topic} is not in {}", store.url())).hint(hint));
     };
-    gather::fill_reaches(store, topic, &mut backup).await?;
+    gather::fill_reaches(store, topic, &mut backup, unrecorded).await?;
     topic_info(store, topic.to_owned(), &backup).await
 }
 
@@ -147,7 +150,8 @@ async fn topic_info(store: &Arc<dyn Store>, topic: String, backup: &TopicBackup)
             let record = info.generation.and_then(|n| backup.records.get(&n));
             let origin = record.map(|r| r.fork(partition).unwrap_or_else(|| r.origin(partition)));
             let reach = info.generation.and_then(|n| backup.reaches.get(&(n, partition)).copied());
-            info.partitions.extend(partition_info(store, &path, uuid, (origin, reach), &backup.aging).await?);
+            let head = info.generation.map_or(Expiry::Possible, |n| backup.head_expiry(n));
+            info.partitions.extend(partition_info(store, &path, uuid, (origin, reach), (&backup.aging, head)).await?);
         }
         branches.push(info);
     }
@@ -177,8 +181,8 @@ async fn partition_info(
     store: &Arc<dyn Store>,
     path: &PartitionPath,
     uuid: Option<&str>,
-    ends: (Option<i64>, Option<i64>),
-    aging: &Aging,
+    ends: (Option<i64>, Option<Known>),
+    aging: (&Aging, Expiry),
 ) -> Result<Option<PartitionInfo>> {
     let mut objects = Vec::new();
     gather::each_object(store, path, uuid, |object| objects.push(slim(object))).await?;
@@ -205,11 +209,11 @@ fn slim(mut object: StoredObject) -> StoredObject {
 fn summarise(
     partition: i32,
     objects: &[StoredObject],
-    (origin, reach): (Option<i64>, Option<i64>),
-    aging: &Aging,
+    (origin, reach): (Option<i64>, Option<Known>),
+    (aging, head): (&Aging, Expiry),
 ) -> Option<PartitionInfo> {
     let from_offset = objects.first()?.offset;
-    let (mut walk, mut timestamps) = (Walk::new(origin.unwrap_or(from_offset), aging), None);
+    let (mut walk, mut timestamps) = (Walk::new(origin.unwrap_or(from_offset), aging, head), None);
     let (mut is_cut, mut behind) = (false, None);
     let mut info = PartitionInfo {
         partition,
@@ -261,6 +265,10 @@ fn text(info: &StoreInfo) -> String {
     let mut notes = String::new();
     for topic in &info.topics {
         notes.extend(topic.range());
+        if topic.branches.iter().all(|branch| branch.partitions.is_empty()) {
+            let why = "no object of it is there: nothing was backed up yet, or all of it has expired or was deleted";
+            notes.push_str(&format!("{}: {why}\n", topic.topic));
+        }
         notes.extend(topic.compacted.as_ref().map(|compacted| compacted.text(&topic.topic)));
         for branch in &topic.branches {
             let name = match (&branch.generation, &branch.instance) {
@@ -298,6 +306,14 @@ mod tests {
     use crate::model::lifecycle::record::RetentionRecord;
 
     #[test]
+    fn a_topic_of_which_nothing_is_left_is_said() {
+        let branch = BranchInfo { generation: Some(1), ..BranchInfo::default() };
+        let topics = vec![TopicInfo::new("gone".to_owned(), vec![branch])];
+        let info = StoreInfo { store: "s3://b".to_owned(), topics, unreadable: Vec::new() };
+        assert!(text(&info).contains("gone: no object of it is there"), "{}", text(&info));
+    }
+
+    #[test]
     fn a_partition_in_numbers() {
         let object = |offset, next_offset, records, gap: &str| {
             let timestamps = (records > 0).then_some((offset, next_offset));
@@ -314,21 +330,28 @@ mod tests {
             }
         };
         let objects = [object(5, 10, 4, ""), object(10, 20, 0, "retention"), object(20, 30, 10, "")];
-        let info = summarise(3, &objects, (Some(0), Some(32)), &Aging::default()).unwrap();
+        let known = |until| Some(Known { until, written_ms: None });
+        let info = summarise(3, &objects, (Some(0), known(32)), (&Aging::default(), Expiry::Possible)).unwrap();
         assert_eq!((info.from_offset, info.next_offset, info.records, info.objects), (5, Some(30), 14, 3));
         assert_eq!(info.oldest.as_deref(), Some("1970-01-01T00:00:00.005Z"));
         let holes: Vec<_> = info.holes.iter().map(|h| (h.from, h.until)).collect();
         assert_eq!(holes, [(0, 5), (10, 20), (30, 32)]);
-        assert!(summarise(3, &[], (Some(0), None), &Aging::default()).is_none());
+        assert!(summarise(3, &[], (Some(0), None), (&Aging::default(), Expiry::Possible)).is_none());
 
         // What expired last lies in the middle: stores remove in any order.
         let mut record = RetentionRecord::new("t");
         record.begin(Some(3), 0, "j");
         let aging = Aging::Recorded { record, now_ms: 100, day_ms: 10 };
-        let torn = summarise(5, &[object(0, 10, 4, ""), object(20, 30, 10, "")], (Some(0), Some(30)), &aging).unwrap();
+        let torn = summarise(
+            5,
+            &[object(0, 10, 4, ""), object(20, 30, 10, "")],
+            (Some(0), known(30)),
+            (&aging, Expiry::Possible),
+        )
+        .unwrap();
         assert_eq!((torn.timestamps, torn.complete_from_ms), (Some((0, 30)), Some(20)));
 
-        let later = summarise(4, &objects, (Some(5), Some(30)), &Aging::default()).unwrap();
+        let later = summarise(4, &objects, (Some(5), known(30)), (&Aging::default(), Expiry::Possible)).unwrap();
         let branch = BranchInfo { generation: Some(1), partitions: vec![info, later], ..BranchInfo::default() };
         let topic = TopicInfo::new("t".to_owned(), vec![branch]);
         let (oldest, newest) = ("1970-01-01T00:00:00.005Z", "1970-01-01T00:00:00.03Z");

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::chain::GenerationRecord;
 use super::key::{self, ObjectKey};
 use super::object::{Metadata, ObjectMeta};
+use super::verify::Expiry;
 use super::verify::aging::Aging;
 
 /// What is known of the backup of some topics.
@@ -26,9 +27,18 @@ pub struct TopicBackup {
     /// The objects, by branch and partition, in the order of [`sort`].
     pub branches: BTreeMap<Branch, BTreeMap<i32, Vec<StoredObject>>>,
     /// How far the lists of generations must reach, by generation and partition, where something outside of them says so.
-    pub reaches: BTreeMap<(u32, i32), i64>,
+    pub reaches: BTreeMap<(u32, i32), Known>,
     /// What is known of the age at which its objects go.
     pub aging: Aging,
+}
+
+/// What is known of the end of a list from outside of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Known {
+    /// Where it ended, at least (exclusive).
+    pub until: i64,
+    /// When its last object was written, in milliseconds since 1970-01-01 UTC, where that is known.
+    pub written_ms: Option<i64>,
 }
 
 /// A line of development of a topic's backup.
@@ -174,6 +184,15 @@ impl TopicBackup {
         recorded.max(seen.unwrap_or(0))
     }
 
+    /// Whether the oldest objects of generation `n` may be gone by right: none is older than the generation's record. The
+    /// same is asked when its lists are verified.
+    pub fn head_expiry(&self, n: u32) -> Expiry {
+        self.records
+            .get(&n)
+            .filter(|record| !record.is_adopted())
+            .map_or(Expiry::Possible, |record| self.aging.expiry(Some(record.created_ms)))
+    }
+
     /// What `partition` of generation `n` is read from, oldest part first, each below the next one's fork.
     pub fn segments(&self, n: u32, partition: i32) -> Vec<Segment<'_>> {
         let (mut segments, mut until) = (Vec::new(), i64::MAX);
@@ -207,7 +226,7 @@ pub struct Segment<'a> {
     /// Its objects, in order.
     pub objects: &'a [StoredObject],
     /// How far they must reach, where that is known.
-    pub reach: Option<i64>,
+    pub reach: Option<Known>,
 }
 
 /// Puts objects into the order in which they are read: by number, of equal numbers the one that reaches further first.
@@ -236,11 +255,11 @@ pub struct Hole {
 pub enum HoleReason {
     /// Kafka had deleted the records before they were read; the reason as the gap link gives it.
     Gap(String),
-    /// In front of the first object: expired by the retention, or lost.
+    /// In front of the first object: expired by the retention, or lost, and nobody can tell.
     ExpiredOrLost,
     /// Behind an object that has expired and is still to be removed: stores remove in any order.
     Expired,
-    /// Between two objects: an object was deleted.
+    /// An object was deleted: between two others, or the oldest one where nothing can have expired.
     ObjectMissing,
 }
 
@@ -281,12 +300,15 @@ impl std::fmt::Display for Hole {
 /// | is a gap link | e | nothing; it is the reason of a hole that nobody else fills |
 /// | older layout | not known | everything from the cursor on; what it repeats is left out while reading |
 ///
-/// A hole is judged by the age of the object in front of it ([`Aging::may_be_gone_behind`]).
+/// A hole is judged by the age of the object in front of it ([`Aging::may_be_gone_behind`]), one at the beginning of a list
+/// by that of the list ([`TopicBackup::head_expiry`]), as when it is verified.
 #[derive(Debug, Clone)]
 pub struct Walk {
     cursor: i64,
-    /// Something was there before: the first hole of a list has another reason than the later ones.
+    /// Something was there before.
     begun: bool,
+    /// No object of this list was seen yet, and what is missing may be gone by right, or not.
+    head: Option<Expiry>,
     /// The end of what was seen is known; not so behind an object of the older layout.
     certain: bool,
     gaps: Vec<(Range<i64>, String)>,
@@ -300,11 +322,12 @@ pub struct Walk {
 }
 
 impl Walk {
-    /// Begins at `from`, in a list whose objects go as `aging` says.
-    pub fn new(from: i64, aging: &Aging) -> Self {
+    /// Begins at `from`, in a list whose objects go as `aging` says, and its oldest as `head` says.
+    pub fn new(from: i64, aging: &Aging, head: Expiry) -> Self {
         Self {
             cursor: from,
             begun: false,
+            head: Some(head),
             certain: true,
             gaps: Vec::new(),
             aging: aging.clone(),
@@ -319,12 +342,14 @@ impl Walk {
         self.cursor
     }
 
-    /// Goes on in the next generation: what was seen before does not reach beyond `fork`.
-    pub fn fork(&mut self, fork: i64) {
+    /// Goes on in the next generation, whose oldest objects go as `head` says: what was seen before does not reach beyond
+    /// `fork`.
+    pub fn fork(&mut self, fork: i64, head: Expiry) {
         if self.certain {
             self.missing_up_to(fork);
         }
         self.gaps.clear();
+        self.head = Some(head);
         (self.cursor, self.certain) = (fork, true);
     }
 
@@ -343,7 +368,7 @@ impl Walk {
             self.missing_up_to(start);
             self.overlaps += u64::from(self.begun && start < self.cursor);
         }
-        self.begun = true;
+        (self.begun, self.head) = (true, None);
         self.last_modified_ms = Some(object.modified_ms);
         self.gaps.retain(|(range, _)| range.end > self.cursor);
         let from = start.max(self.cursor);
@@ -362,7 +387,12 @@ impl Walk {
 
     /// Ends the walk: gap links behind the last object become holes too, and so does what is missing of a list that must
     /// go as far as `reach`.
-    pub fn finish(mut self, reach: Option<i64>) -> Self {
+    pub fn finish(mut self, reach: Option<Known>) -> Self {
+        if let (Some(head), Some(Known { written_ms: Some(_), .. })) = (&mut self.head, reach) {
+            // Nothing is left, and the last object was the youngest.
+            *head = self.aging.expiry(reach.and_then(|reach| reach.written_ms));
+        }
+        let reach = reach.map(|reach| reach.until);
         let end = self.gaps.iter().map(|(range, _)| range.end).chain(reach).max();
         if let Some(end) = end.filter(|_| self.certain) {
             self.missing_up_to(end);
@@ -371,10 +401,10 @@ impl Walk {
     }
 
     fn missing_up_to(&mut self, until: i64) {
-        let default = match self.begun {
-            false => HoleReason::ExpiredOrLost,
-            true if self.aging.may_be_gone_behind(self.last_modified_ms) => HoleReason::Expired,
-            true => HoleReason::ObjectMissing,
+        let default = match self.head {
+            Some(Expiry::Possible) => HoleReason::ExpiredOrLost,
+            None if self.aging.may_be_gone_behind(self.last_modified_ms) => HoleReason::Expired,
+            Some(Expiry::Never) | None => HoleReason::ObjectMissing,
         };
         while self.cursor < until {
             let at = self.cursor;

@@ -51,9 +51,9 @@ fn hole(from: i64, until: i64, why: &str) -> Hole {
 #[case::nothing_left("", 9, &[hole(0, 9, "front")])]
 #[case::older("0", 20, &[])]
 fn a_list_that_must_go_further(#[case] objects: &str, #[case] reach: i64, #[case] holes: &[Hole]) {
-    let mut walk = Walk::new(0, &Aging::default());
+    let mut walk = Walk::new(0, &Aging::default(), Expiry::Possible);
     objects.split_whitespace().map(object).for_each(|object| _ = walk.add(&object));
-    assert_eq!(walk.finish(Some(reach)).holes, holes);
+    assert_eq!(walk.finish(Some(Known { until: reach, written_ms: None })).holes, holes);
 }
 
 /// A day is ten milliseconds, it is the 100th, and objects go after three days. Where each object was written, in order.
@@ -69,12 +69,37 @@ fn a_list_that_must_go_further(#[case] objects: &str, #[case] reach: i64, #[case
 fn holes_are_judged_by_age(#[case] objects: &str, #[case] written_ms: &[i64], #[case] holes: &[Hole]) {
     let mut record = RetentionRecord::new("t");
     record.begin(Some(3), 0, "j");
-    let mut walk = Walk::new(0, &Aging::Recorded { record, now_ms: 100, day_ms: 10 });
+    let aging = Aging::Recorded { record, now_ms: 100, day_ms: 10 };
+    let mut walk = Walk::new(0, &aging, aging.expiry(Some(60)));
     let objects = objects.split_whitespace().map(object).zip(written_ms);
     objects.for_each(|(object, ms)| _ = walk.add(&StoredObject { modified_ms: *ms, ..object }));
-    let reach = holes.iter().map(|hole| hole.until).max();
+    let reach = holes.iter().map(|hole| Known { until: hole.until, written_ms: None }).max();
     assert_eq!(walk.finish(reach).holes, holes);
     assert!(holes.iter().all(|hole| hole.is_damage() == (hole.why == HoleReason::ObjectMissing)));
+}
+
+/// What is missing in front of the first object is damage where it cannot have expired, and so is all of a list.
+#[rstest]
+#[case::nobody_knows("10..20", Expiry::Possible, None, &[hole(0, 10, "front")])]
+#[case::nothing_expires("10..20", Expiry::Never, None, &[hole(0, 10, "missing")])]
+#[case::nothing_expires_and_the_end_is_missing("0..10", Expiry::Never, Some((20, None)), &[hole(10, 20, "missing")])]
+#[case::all_of_it("", Expiry::Never, Some((20, None)), &[hole(0, 20, "missing")])]
+#[case::all_of_it_perhaps_by_right("", Expiry::Possible, Some((20, None)), &[hole(0, 20, "front")])]
+#[case::all_of_it_and_the_last_is_old("", Expiry::Possible, Some((20, Some(70))), &[hole(0, 20, "front")])]
+#[case::all_of_it_and_the_last_is_young("", Expiry::Possible, Some((20, Some(71))), &[hole(0, 20, "missing")])]
+#[case::a_gap_link_is_its_own_reason("0..10! 10..20", Expiry::Never, None, &[hole(0, 10, "retention")])]
+fn heads_are_judged_as_verify_does(
+    #[case] objects: &str,
+    #[case] head: Expiry,
+    #[case] reach: Option<(i64, Option<i64>)>,
+    #[case] holes: &[Hole],
+) {
+    let mut record = RetentionRecord::new("t");
+    record.begin(Some(3), 0, "j");
+    let mut walk = Walk::new(0, &Aging::Recorded { record, now_ms: 100, day_ms: 10 }, head);
+    let young = |object| StoredObject { modified_ms: 90, ..object };
+    objects.split_whitespace().map(object).for_each(|object| _ = walk.add(&young(object)));
+    assert_eq!(walk.finish(reach.map(|(until, written_ms)| Known { until, written_ms })).holes, holes);
 }
 
 #[rstest]
@@ -96,7 +121,7 @@ fn holes_are_judged_by_age(#[case] objects: &str, #[case] written_ms: &[i64], #[
 fn walks(#[case] from: i64, #[case] objects: &str, #[case] taken: &[&str], #[case] holes: &[Hole]) {
     let mut objects: Vec<_> = objects.split_whitespace().map(object).collect();
     sort(&mut objects);
-    let mut walk = Walk::new(from, &Aging::default());
+    let mut walk = Walk::new(from, &Aging::default(), Expiry::Possible);
     let ranges: Vec<_> = objects.iter().filter_map(|o| walk.add(o)).collect();
     let shown =
         |r: &Range<i64>| if r.end == i64::MAX { format!("{}..", r.start) } else { format!("{}..{}", r.start, r.end) };
@@ -199,7 +224,7 @@ proptest! {
             object(&format!("{}..{}{}", from + start, from + start + len, if *gap { "!" } else { "" }))
         }).collect();
         sort(&mut objects);
-        let mut walk = Walk::new(from, &Aging::default());
+        let mut walk = Walk::new(from, &Aging::default(), Expiry::Possible);
         let taken: Vec<_> = objects.iter().filter_map(|o| walk.add(o)).collect();
         let walk = walk.finish(None);
         let holes = walk.holes.iter().map(|h| h.from..h.until);

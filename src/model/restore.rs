@@ -22,7 +22,8 @@ pub use self::settings::Create;
 use self::settings::Settings;
 use self::window::{Cover, Offsets, Times};
 use super::catalog::{Catalog, Facts, Hole, Segment, StoredObject, TopicBackup, Walk};
-use super::key;
+use super::key::{self, PartitionPath};
+use super::verify::Expiry;
 
 /// What is asked for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -335,7 +336,7 @@ fn plan_topic(
         let base = existing.and_then(|t| t.offsets.get(partition as usize)).map_or(0, |(_, high)| *high);
         let offsets = request.offsets.get(&(mapping.source.clone(), partition)).copied().unwrap_or_default();
         let mut plan = PartitionPlan::new(partition, base, request.times);
-        plan.fill(backup, generation, &offsets.range(), &mut needs, refusals);
+        plan.fill((&mapping.source, backup), generation, &offsets.range(), &mut needs, refusals);
         partitions.push(plan);
     }
     let create = existing.is_none().then(|| Create {
@@ -386,16 +387,18 @@ impl PartitionPlan {
     /// Takes what is wanted of a partition's backup.
     fn fill(
         &mut self,
-        backup: &TopicBackup,
+        (topic, backup): (&str, &TopicBackup),
         generation: u32,
         offsets: &Range<i64>,
         needs: &mut limits::Needs,
         refusals: &mut Vec<Refusal>,
     ) {
         let segments = backup.segments(generation, self.partition);
-        let mut walk = Walk::new(segments.first().map_or(0, |s| s.range.start), &backup.aging);
+        let head = |segment: &Segment<'_>| backup.head_expiry(segment.generation);
+        let (from, oldest) = segments.first().map_or((0, Expiry::Possible), |s| (s.range.start, head(s)));
+        let mut walk = Walk::new(from, &backup.aging, oldest);
         for segment in &segments {
-            walk.fork(segment.range.start);
+            walk.fork(segment.range.start, head(segment));
             // Behind an object of the older layout nobody knows how much of the next ones is a repetition.
             let mut countable = true;
             for object in segment.objects.iter().filter(|object| object.offset < segment.range.end) {
@@ -430,7 +433,7 @@ impl PartitionPlan {
                 continue;
             }
             if hole.is_damage() {
-                self.missing.extend(key_at(&segments, hole.from));
+                self.missing.extend(key_at(topic, self.partition, &segments, hole.from));
             }
             self.holes.push(Hole { from: range.start, until: range.end, ..hole });
         }
@@ -474,11 +477,12 @@ impl PartitionPlan {
     }
 }
 
-/// The key of the object that begins, or would begin, at `offset`: the list around it has objects.
-fn key_at(segments: &[Segment<'_>], offset: i64) -> Option<String> {
+/// The key of the object that begins, or would begin, at `offset`: beside the others of its list, where there are any.
+fn key_at(topic: &str, partition: i32, segments: &[Segment<'_>], offset: i64) -> Option<String> {
     let segment = segments.iter().find(|segment| segment.range.contains(&offset))?;
-    let neighbour = key::parse(&segment.objects.first()?.key)?;
-    Some(neighbour.path.object(offset))
+    let neighbour = segment.objects.first().and_then(|object| key::parse(&object.key));
+    let path = neighbour.map_or_else(|| PartitionPath::normal(topic, segment.generation, partition), |key| key.path);
+    Some(path.object(offset))
 }
 
 /// What speaks against the target of one topic.

@@ -13,7 +13,7 @@ use futures_util::{Stream, StreamExt, TryStreamExt, stream};
 use super::header;
 use crate::clock::now_ms;
 use crate::error::{Error, Exit, Result};
-use crate::model::catalog::{self, Branch, Facts, StoredObject, TopicBackup};
+use crate::model::catalog::{self, Branch, Facts, Known, StoredObject, TopicBackup};
 use crate::model::chain::{GenerationError, GenerationRecord};
 use crate::model::key::{self, ObjectKey, PartitionPath};
 use crate::model::lifecycle::head::HeadRecord;
@@ -85,10 +85,15 @@ pub async fn aging(
 }
 
 /// Fills in how far the lists of a topic must reach, and how they age: a list does not say where it ends, but head records
-/// and earlier verifications do.
-pub async fn fill_reaches(store: &Arc<dyn Store>, topic: &str, backup: &mut TopicBackup) -> Result<()> {
+/// and earlier verifications do. Where nothing ever expired as far as records say, `unrecorded` holds.
+pub async fn fill_reaches(
+    store: &Arc<dyn Store>,
+    topic: &str,
+    backup: &mut TopicBackup,
+    unrecorded: Expiry,
+) -> Result<()> {
     let (heads, tails) = futures_util::try_join!(heads(store, topic), tails(store, topic))?;
-    backup.aging = aging(store, topic, Expiry::Possible).await?.unwrap_or_else(|error| {
+    backup.aging = aging(store, topic, unrecorded).await?.unwrap_or_else(|error| {
         tracing::warn!("{error}; what is missing is not known to have expired");
         Aging::default()
     });
@@ -100,9 +105,11 @@ pub async fn fill_reaches(store: &Arc<dyn Store>, topic: &str, backup: &mut Topi
         for partition in 0..backup.partitions(*n) as i32 {
             let path = PartitionPath::normal(topic, *n, partition);
             let head = heads.get(&partition).filter(|head| head.generation == record.uuid);
-            let before = tails.reach(&path, &record.uuid).map(|reach| reach.until);
-            if let Some(until) = before.max(head.map(|head| head.next_offset)) {
-                backup.reaches.insert((*n, partition), until);
+            let head = head.map(|head| Known { until: head.next_offset, written_ms: None });
+            let before = tails.reach(&path, &record.uuid);
+            let before = before.map(|reach| Known { until: reach.until, written_ms: reach.written_ms });
+            if let Some(known) = before.max(head) {
+                backup.reaches.insert((*n, partition), known);
             }
         }
     }

@@ -366,7 +366,7 @@ async fn look(restore: &Restore, pins: &mut Pins) -> Result<Looked> {
         let wanted = (!restore.partitions.is_empty()).then_some(&numbers);
         if let Some(generation) = restore.generation.or(backup.newest()) {
             gather::fill(&restore.store, source, &mut backup, generation, wanted).await?;
-            gather::fill_reaches(&restore.store, source, &mut backup).await?;
+            gather::fill_reaches(&restore.store, source, &mut backup, (restore.expiry)(source)).await?;
         }
         catalog.topics.insert(source.clone(), backup);
     }

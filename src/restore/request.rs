@@ -11,6 +11,7 @@ use crate::clock::rfc3339;
 use crate::config::{ConsumerGroups, GroupSelection, IfNotEmpty, KafkaConfig, RestoreRequest};
 use crate::model::restore::Selection;
 use crate::model::restore::window::{Offsets, Times};
+use crate::model::verify::{Expiry, ExpiryOf};
 use crate::storage::Store;
 
 /// What the command line or a restore file asks for.
@@ -52,6 +53,8 @@ pub struct Restore {
     pub groups: GroupSelection,
     /// Bytes per second read from the store; `None` is no limit.
     pub rate_limit: Option<u64>,
+    /// Of which topics the oldest objects may be gone, where no record of anything that expired says more.
+    pub expiry: ExpiryOf,
     /// Where the plan is written; `None` is `ID.json` in `plans`.
     pub plan: Option<PathBuf>,
     /// Where plans are written.
@@ -89,6 +92,7 @@ impl Restore {
             consumer_groups: request.consumer_groups,
             groups: request.groups,
             rate_limit: request.rate_limit,
+            expiry: Arc::new(|_| Expiry::Possible),
             plan: request.plan,
             plans: request.plans,
             resume: request.resume,

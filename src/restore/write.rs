@@ -125,7 +125,8 @@ pub struct Outcome {
     pub untimed: u64,
     /// Records read and left out because of their timestamps.
     pub filtered: u64,
-    /// One more than the source offset of the last record taken; `None` before the first.
+    /// One more than the source offset of the last record taken; `None` before the first, and where not all that was taken
+    /// was delivered.
     pub next_source_offset: Option<i64>,
     /// Records delivered where they belong, those of earlier runs included.
     pub delivered: u64,
@@ -176,13 +177,16 @@ impl Writer {
         let read = self.read(&mut pieces);
         drop(pieces);
         let drained = self.drain(read.is_err());
+        let delivered = self.resumed.done + self.ledger.delivered();
+        // Which of what was handed over is missing is known only when the target is looked at again.
+        let is_known = self.next != i64::MIN && delivered >= self.taken;
         Outcome {
             taken: self.taken,
             counted: self.counted,
             untimed: self.untimed,
             filtered: self.filtered,
-            next_source_offset: (self.next != i64::MIN).then_some(self.next),
-            delivered: self.resumed.done + self.ledger.delivered(),
+            next_source_offset: is_known.then_some(self.next),
+            delivered,
             failure: read.and(drained).err(),
         }
     }

@@ -40,7 +40,8 @@ pub async fn reconcile(
 ) -> Result<Report, Trouble> {
     let turn = turn_of(store.url());
     let _turn = turn.lock().await;
-    let mut round = Round { store, lifecycle, versioned: versioned(lifecycle).await?, how, records: BTreeMap::new() };
+    let (versioned, records, found) = (versioned(lifecycle).await?, BTreeMap::new(), BTreeMap::new());
+    let mut round = Round { store, lifecycle, versioned, how, records, found };
     let before = round.document().await?;
     let known: Vec<&JobTopic> =
         topics.iter().filter(|topic| topic.days.is_ok() && topic.job.lifecycle != Mode::Off).collect();
@@ -103,6 +104,8 @@ struct Round<'a> {
     how: How,
     /// The retention records that matter.
     records: BTreeMap<String, RetentionRecord>,
+    /// The same as they were found.
+    found: BTreeMap<String, RetentionRecord>,
 }
 
 impl Round<'_> {
@@ -126,6 +129,7 @@ impl Round<'_> {
             match record_of(self.store, &topic.topic).await? {
                 Ok(record) => {
                     wanted.last = record.last();
+                    self.found.insert(topic.topic.clone(), record.clone());
                     self.records.insert(topic.topic.clone(), record);
                 }
                 Err(error) => wanted.hindrance = wanted.hindrance.take().or_else(|| Some(error.to_string())),
@@ -216,9 +220,15 @@ impl Round<'_> {
         if let Some(before) = before {
             notes.push(format!("the document before is kept as {}", self.keep(before).await?));
         }
-        match sent {
-            Some(text) => retry(PATIENCE, || self.lifecycle.put_document(text)).await?,
-            None => retry(PATIENCE, || self.lifecycle.delete_document()).await?,
+        let changed = match sent {
+            Some(text) => retry(PATIENCE, || self.lifecycle.put_document(text)).await,
+            None => retry(PATIENCE, || self.lifecycle.delete_document()).await,
+        };
+        if let Err(error) = changed {
+            if matches!(error.kind, Kind::Auth | Kind::Other) {
+                self.take_back().await;
+            }
+            return Err(error.into());
         }
         let at_once = self.document().await?;
         let ours: Vec<String> =
@@ -240,6 +250,18 @@ impl Round<'_> {
             }
         }
         Ok(notes)
+    }
+
+    /// The server has refused the change: what was written down for it is not in force, and what is missing has not expired
+    /// by it. Not being able to say so leaves a record that explains too much, until a change succeeds.
+    async fn take_back(&self) {
+        for (topic, found) in &self.found {
+            if self.records.get(topic).is_some_and(|record| record != found)
+                && let Err(error) = write_record(self.store, found).await
+            {
+                tracing::warn!("the retention record of {topic} says what is not in force: {error}");
+            }
+        }
     }
 
     /// Keeps a document as it was.

@@ -9,10 +9,10 @@ use futures_util::TryStreamExt;
 use rusoto_core::{HttpClient, Region};
 use rusoto_credential::StaticProvider;
 use rusoto_s3::{
-    BucketLifecycleConfiguration, CreateBucketRequest, DeleteObjectRequest, GetBucketLifecycleConfigurationRequest,
-    GetObjectRequest, HeadObjectRequest, LifecycleExpiration, LifecycleRule, LifecycleRuleFilter, ListObjectsV2Request,
-    PutBucketLifecycleConfigurationRequest, PutBucketPolicyRequest, PutBucketVersioningRequest, PutObjectRequest, S3,
-    S3Client, VersioningConfiguration,
+    BucketLifecycleConfiguration, CreateBucketRequest, DeleteBucketPolicyRequest, DeleteObjectRequest,
+    GetBucketLifecycleConfigurationRequest, GetObjectRequest, HeadObjectRequest, LifecycleExpiration, LifecycleRule,
+    LifecycleRuleFilter, ListObjectsV2Request, PutBucketLifecycleConfigurationRequest, PutBucketPolicyRequest,
+    PutBucketVersioningRequest, PutObjectRequest, S3, S3Client, VersioningConfiguration,
 };
 
 use super::stack;
@@ -85,6 +85,32 @@ impl Bucket {
         block_on(self.client.put_bucket_policy(request)).expect("the policy is set");
     }
 
+    /// From now on `action` is refused for everybody, for the keys that match `keys` (`*` for all) and the bucket itself.
+    pub fn deny(&self, actions: &[&str], keys: &str) {
+        let resources = [format!("arn:aws:s3:::{}", self.name), format!("arn:aws:s3:::{}/{keys}", self.name)];
+        let statement = serde_json::json!({
+            "Effect": "Deny", "Principal": "*", "Action": actions, "Resource": resources,
+        });
+        let policy = serde_json::json!({ "Version": "2012-10-17", "Statement": [statement] }).to_string();
+        self.set_policy(&policy);
+    }
+
+    /// Nothing is refused any longer.
+    pub fn allow(&self) {
+        let request = DeleteBucketPolicyRequest { bucket: self.name.clone(), ..Default::default() };
+        block_on(self.client.delete_bucket_policy(request)).expect("the policy is removed");
+    }
+
+    /// Gives it these rules instead of all that it has.
+    pub fn rule(&self, rules: Vec<LifecycleRule>) {
+        let request = PutBucketLifecycleConfigurationRequest {
+            bucket: self.name.clone(),
+            lifecycle_configuration: Some(BucketLifecycleConfiguration { rules }),
+            ..Default::default()
+        };
+        block_on(self.client.put_bucket_lifecycle_configuration(request)).expect("the rules are set");
+    }
+
     /// Gives it one rule: objects under `prefix` expire after `days`.
     pub fn expire(&self, id: &str, prefix: &str, days: i64) {
         let rule = LifecycleRule {
@@ -94,12 +120,7 @@ impl Bucket {
             expiration: Some(LifecycleExpiration { days: Some(days), ..Default::default() }),
             ..Default::default()
         };
-        let request = PutBucketLifecycleConfigurationRequest {
-            bucket: self.name.clone(),
-            lifecycle_configuration: Some(BucketLifecycleConfiguration { rules: vec![rule] }),
-            ..Default::default()
-        };
-        block_on(self.client.put_bucket_lifecycle_configuration(request)).expect("the rule is set");
+        self.rule(vec![rule]);
     }
 
     /// Its lifecycle rules: id, prefix and days of each, in the order of their ids.

@@ -19,6 +19,7 @@ mod compacted_restore;
 mod control;
 mod crash;
 mod demo;
+mod denied;
 mod faults;
 mod footprint;
 mod frozen;

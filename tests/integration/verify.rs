@@ -226,12 +226,29 @@ fn a_head_that_may_have_expired_is_a_note() {
     let summary = output.success();
     assert_eq!((&summary["damaged"], &summary["notes"]), (&0.into(), &1.into()), "{summary}");
     assert!(output.stdout.contains("have expired or were deleted"), "{output:?}");
+    // What a restore calls missing is what a verification does.
+    let restore = |more: &[&str], code: i32| {
+        let mapping = format!("{0}:{1}", backup.topic, unique("headless"));
+        let args = ["restore", "--storage", "main", "--json", "--topics", &mapping];
+        let restored = backup.env.kafka_backup(&[&args[..], more].concat());
+        let summary = restored.summary();
+        let missing = if code == 3 { vec![backup.key(0)] } else { vec![] };
+        assert_eq!((restored.code(), &summary["missing_objects"]), (code, &missing.into()), "{restored:?}");
+        assert_eq!(summary["records_produced"], 90, "{summary}");
+    };
+    let servers = crate::common::stack::kafka_bootstrap();
+    restore(&["--config", config.to_str().unwrap(), "--kafka", servers], 0);
     assert_eq!(backup.verify(&[]).code(), 4, "the job keeps everything");
+    restore(&["--kafka", "main"], 3);
+    let info = backup.env.kafka_backup(&["info", "--storage", "main"]);
+    assert!(info.stdout.contains("gap: offsets 0 to 29 are in no object"), "{info:?}");
+    assert_eq!(backup.env.kafka_backup(&["check", "--repo-only"]).code(), 4);
     for (days, code) in [(30, 4), (0, 0)] {
         let topic = &backup.topic;
         let terms = format!(r#"[{{"days":{days},"from_ms":0,"job":"verified"}}]"#);
         let record = format!(r#"{{"format_version":1,"topic":"{topic}","terms":{terms}}}"#);
         backup.bucket().put(&format!("_kafka_backup/retention/{topic}.json"), record.as_bytes());
+        restore(&["--kafka", "main"], if code == 4 { 3 } else { 0 });
         assert_eq!(backup.verify(&[]).code(), code, "the head is gone after seconds: may it be after {days} days?");
     }
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::model::verify::subset::Subset;
-use crate::model::verify::{Expiry, Mode};
+use crate::model::verify::{ExpiryOf, Mode};
 use crate::storage::Store;
 
 /// What to look at, and how.
@@ -20,7 +20,7 @@ pub struct Verify {
     /// Which objects to read, when not all.
     pub subset: Option<Subset>,
     /// Of which topics the oldest objects may be gone.
-    pub expiry: Arc<dyn Fn(&str) -> Expiry + Send + Sync>,
+    pub expiry: ExpiryOf,
     /// The result is written into the bucket.
     pub record: bool,
     /// JSON lines instead of text.

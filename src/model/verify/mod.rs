@@ -168,6 +168,9 @@ pub enum Expiry {
     Possible,
 }
 
+/// The same for each topic.
+pub type ExpiryOf = std::sync::Arc<dyn Fn(&str) -> Expiry + Send + Sync>;
+
 #[cfg(test)]
 mod tests {
     use super::*;

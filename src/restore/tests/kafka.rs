@@ -156,6 +156,7 @@ fn restore(bed: &Bed, kafka: &Arc<KafkaConfig>, target: &str) -> Restore {
         apply_topic_config: false,
         consumer_groups: crate::config::ConsumerGroups::None,
         progress_interval: None,
+        expiry: Arc::new(|_| crate::model::verify::Expiry::Possible),
         groups: crate::config::GroupSelection {
             include: crate::model::restore::Pattern(regex::Regex::new(".*").unwrap()),
             exclude: None,

@@ -32,6 +32,7 @@ use crate::model::key::{self, PartitionPath};
 use crate::model::object::ObjectMeta;
 use crate::model::restore::window::{Offsets, Times};
 use crate::model::restore::{self as model, Mapping, Plan, Refusal, Request, Target};
+use crate::model::verify::{Expiry, ExpiryOf};
 use crate::storage::fault::{Fault, FaultStore};
 use crate::storage::file::FileStore;
 use crate::storage::{Body, Store};
@@ -488,7 +489,8 @@ async fn info_tells_what_is_there() {
     bed.add(0, 0, 30, &(0..30).collect::<Vec<_>>()).await;
     bed.add(0, 30, 40, &[]).await;
     bed.add(0, 45, 50, &[46]).await;
-    let info = crate::inspect::info::collect(&bed.store, None).await.unwrap();
+    let any: ExpiryOf = Arc::new(|_| Expiry::Possible);
+    let info = crate::inspect::info::collect(&bed.store, None, &any).await.unwrap();
     let partition = &info.topics[0].branches[0].partitions[0];
     assert_eq!((partition.records, partition.next_offset, partition.objects), (31, Some(50), 3));
     let holes: Vec<String> = partition.holes.iter().map(ToString::to_string).collect();
@@ -499,15 +501,15 @@ async fn info_tells_what_is_there() {
             "gap: offsets 40 to 44 are in no object: one was deleted",
         ]
     );
-    let unknown = crate::inspect::info::collect(&bed.store, Some("nothing")).await.unwrap_err();
+    let unknown = crate::inspect::info::collect(&bed.store, Some("nothing"), &any).await.unwrap_err();
     assert_eq!(unknown.exit, Exit::NotFound);
 
     // One topic that is damaged hides nothing of the others.
     let (torn, nothing) = (key::generation_record("torn", 1), Default::default());
     bed.store.create(&torn, &Body::from(b"{".to_vec()), &nothing).await.unwrap();
-    let info = crate::inspect::info::collect(&bed.store, None).await.unwrap();
+    let info = crate::inspect::info::collect(&bed.store, None, &any).await.unwrap();
     assert_eq!((info.topics.len(), info.unreadable.len(), info.unreadable[0].topic.as_str()), (1, 1, "torn"));
     assert!(info.unreadable[0].why.contains(&torn), "{}", info.unreadable[0].why);
-    let damaged = crate::inspect::info::collect(&bed.store, Some("torn")).await.unwrap_err();
+    let damaged = crate::inspect::info::collect(&bed.store, Some("torn"), &any).await.unwrap_err();
     assert_eq!(damaged.exit, Exit::ProblemFound);
 }

@@ -35,7 +35,8 @@ impl Failure {
     }
 
     /// What an answer other than success says.
-    pub fn from_answer(status: u16, headers: &HeaderMap<String>, body: &[u8], now: SystemTime) -> Self {
+    /// `reads`: it was asked for an object or a listing.
+    pub fn from_answer(status: u16, headers: &HeaderMap<String>, body: &[u8], reads: bool, now: SystemTime) -> Self {
         let text = String::from_utf8_lossy(body);
         let code = element(&text, "Code").unwrap_or_default();
         let kind = match kind(status, &code) {
@@ -44,7 +45,7 @@ impl Failure {
             kind => kind,
         };
         let mut message = format!("{status} {code}").trim_end().to_owned();
-        let details = [element(&text, "Message"), hint(status, &code, headers)];
+        let details = [element(&text, "Message"), hint(status, &code, reads, headers)];
         for detail in details.into_iter().flatten().filter(|detail| !detail.is_empty()) {
             let line: String = detail.chars().map(|c| if c.is_control() { ' ' } else { c }).take(MAX_MESSAGE).collect();
             message = format!("{message}: {line}");
@@ -110,10 +111,10 @@ pub fn causes(error: &dyn std::error::Error) -> String {
 }
 
 /// What the server's words alone do not tell.
-fn hint(status: u16, code: &str, headers: &HeaderMap<String>) -> Option<String> {
+fn hint(status: u16, code: &str, reads: bool, headers: &HeaderMap<String>) -> Option<String> {
     match (status, headers.get("x-amz-bucket-region")) {
         (301 | 400, Some(region)) => Some(format!("the bucket is in region {region}")),
-        (403, _) if code.is_empty() || code == "AccessDenied" => {
+        (403, _) if reads && (code.is_empty() || code == "AccessDenied") => {
             Some("a missing key looks like this too when s3:ListBucket is not granted".to_owned())
         }
         (501, _) => Some("the server does not implement this request".to_owned()),
@@ -174,7 +175,7 @@ mod tests {
                      <RequestId>x</RequestId></Error>";
         let mut headers = HeaderMap::default();
         headers.insert("x-amz-request-id", "tx1".to_owned());
-        let failure = Failure::from_answer(400, &headers, body, SystemTime::now());
+        let failure = Failure::from_answer(400, &headers, body, true, SystemTime::now());
         assert_eq!(failure.message, "400 InvalidArgument: a <b> &lt; (request id tx1)");
     }
 
@@ -184,7 +185,16 @@ mod tests {
     fn a_clock_that_is_off_is_told_from_a_refusal(#[case] date: &str, #[case] off: bool) {
         let mut headers = HeaderMap::default();
         headers.insert("date", date.to_owned());
-        let failure = Failure::from_answer(403, &headers, b"", SystemTime::now());
+        let failure = Failure::from_answer(403, &headers, b"", true, SystemTime::now());
         assert_eq!(failure.kind, if off { Kind::ClockSkew } else { Kind::Auth });
+    }
+
+    /// What is written is never missing.
+    #[rstest]
+    #[case::read(true)]
+    #[case::written(false)]
+    fn a_refusal_may_hide_a_missing_key_only_where_one_is_read(#[case] reads: bool) {
+        let failure = Failure::from_answer(403, &HeaderMap::default(), b"", reads, SystemTime::now());
+        assert_eq!(failure.message.contains("a missing key looks like this"), reads, "{}", failure.message);
     }
 }

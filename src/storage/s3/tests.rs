@@ -225,11 +225,7 @@ fn a_listing_is_a_listing(#[case] body: &'static str) {
 fn errors_name_the_call_and_no_secret() {
     let server = Server::new(&[DENIED, DENIED]);
     let error = create(&server.store()).unwrap_err();
-    assert_eq!(
-        error.to_string(),
-        "create s3://b/t/0/t-0-1.avro: 403 AccessDenied: no: a missing key looks like this too when s3:ListBucket is \
-         not granted"
-    );
+    assert_eq!(error.to_string(), "create s3://b/t/0/t-0-1.avro: 403 AccessDenied: no");
     let request = server.requests().remove(0);
     assert!(request.contains("Credential=AKID/") && !request.contains("SECRETSECRET"));
 }

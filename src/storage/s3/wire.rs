@@ -224,6 +224,7 @@ impl Wire {
     /// Sends a request and reads the answer to its end, while bytes move.
     async fn exchange(&self, mut request: Request<hyper::Body>, payload: Option<&Payload>) -> Result<Answer, Failure> {
         let progress = Arc::new(Progress::default());
+        let reads = matches!(*request.method(), hyper::Method::GET | hyper::Method::HEAD);
         if let Some(payload) = payload {
             *request.body_mut() = hyper::Body::wrap_stream(read(&payload.body, progress.clone()));
         }
@@ -246,7 +247,7 @@ impl Wire {
         if let Some(error) = progress.unreadable.get() {
             return Err(Failure::from_io(error));
         }
-        answer(result?)
+        answer(result?, reads)
     }
 
     /// Ends when nothing, or too little, has moved.
@@ -319,7 +320,7 @@ fn well_formed(answer: Answer) -> Result<Answer, Failure> {
 }
 
 /// Success, or what the server says instead.
-fn answer(response: hyper::Response<Bytes>) -> Result<Answer, Failure> {
+fn answer(response: hyper::Response<Bytes>, reads: bool) -> Result<Answer, Failure> {
     let (parts, body) = response.into_parts();
     let mut headers = HeaderMap::default();
     for (name, value) in &parts.headers {
@@ -328,7 +329,7 @@ fn answer(response: hyper::Response<Bytes>) -> Result<Answer, Failure> {
     if parts.status.is_success() {
         return Ok(Answer { status: parts.status, headers, body });
     }
-    Err(Failure::from_answer(parts.status.as_u16(), &headers, &body, SystemTime::now()))
+    Err(Failure::from_answer(parts.status.as_u16(), &headers, &body, reads, SystemTime::now()))
 }
 
 /// The request as it goes over the wire, signed (without a body yet). Nothing here is ever logged: rusoto's own
