@@ -9,7 +9,7 @@ use futures_util::{StreamExt, TryStreamExt, stream};
 use serde::Deserialize;
 use tokio::sync::Mutex;
 
-use crate::model::compacted::look::{ObjectFacts, Seen, SeenObject, newest};
+use crate::model::compacted::look::{ObjectFacts, Seen, SeenObject, newest, newest_does_not_count};
 use crate::model::compacted::record::{self, Pin, Record, RecordName, RunRecord, TaintMark, TermRecord};
 use crate::model::compacted::{Name, TermAnswer};
 use crate::model::key;
@@ -91,6 +91,24 @@ impl Bucket {
         }
         seen.pins = self.pins().await?;
         known.last = Some(seen.clone());
+        Ok(seen)
+    }
+
+    /// Reads everything anew, as it is at one time: for whoever takes no part in the turns, and is not to mistake the end of
+    /// one for damage.
+    ///
+    /// # Errors
+    /// Those of [`Self::look`].
+    pub async fn look_from_outside(&self) -> Result<Seen, BucketError> {
+        let mut seen = self.look(true).await?;
+        while newest_does_not_count(&seen) {
+            let again = self.look(true).await?;
+            let turned = again.terms.keys().next_back() > seen.terms.keys().next_back();
+            seen = again;
+            if !turned {
+                break;
+            }
+        }
         Ok(seen)
     }
 
@@ -369,5 +387,68 @@ async fn list(store: &dyn Store, prefix: &str) -> Result<Vec<Entry>, StoreError>
         if !page.more || after.is_none() {
             return Ok(all);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::model::compacted::record::{COMPACTED_FORMAT_VERSION, TermObject, TermPartition};
+    use crate::model::key::PartitionPath;
+    use crate::storage::fault::{Fault, FaultStore};
+    use crate::storage::file::FileStore;
+
+    /// Stores one object of `instance` and the TERM that names it. Returns the object's key.
+    async fn own(store: &dyn Store, term: u64, instance: &str) -> String {
+        let path = PartitionPath::of_instance("t", instance, 0);
+        let key = path.object(0);
+        store.create(&key, &Body::from(b"data".to_vec()), &Metadata::new()).await.unwrap();
+        let entry = store.list(&format!("t/{instance}/"), None, 1).await.unwrap().entries.remove(0);
+        let object = TermObject { offset: 0, next_offset: 5, size: entry.size, etag: entry.etag.into() };
+        let record = TermRecord {
+            format_version: COMPACTED_FORMAT_VERSION,
+            term,
+            topic: "t".to_owned(),
+            instance: instance.into(),
+            run: format!("run-{instance}").as_str().into(),
+            void: false,
+            created_ms: 0,
+            scan_started_ms: 0,
+            scan_ended_ms: 0,
+            partitions: BTreeMap::from([(0, TermPartition { from: 0, to: 5, objects: vec![object] })]),
+            objects: 1,
+            bytes: entry.size,
+        };
+        store.create(&record.key(), &Body::from(record.to_json()), &Metadata::new()).await.unwrap();
+        key
+    }
+
+    #[tokio::test]
+    async fn a_turn_that_ends_during_a_look_from_outside_is_no_damage() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = FileStore::open(dir.path(), "", tokio::runtime::Handle::current()).unwrap();
+        let store = Arc::new(FaultStore::new(Arc::new(file)));
+        let of_a = own(&*store, 1, "a").await;
+        let bucket = Bucket::new(store.clone(), "t", None);
+        assert_eq!(newest(&bucket.look_from_outside().await.unwrap()).unwrap().number, 1);
+
+        // The records have been listed; before the objects are, the other one takes over, and the first clears its folder.
+        store.add(Fault::delay("list", Duration::from_millis(300)).under("t/a/"));
+        let listed = store.calls("list");
+        let (seen, ()) = tokio::join!(bucket.look_from_outside(), async {
+            while store.calls("list") < listed + 2 {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+            own(&*store, 2, "b").await;
+            store.delete(&of_a).await.unwrap();
+        });
+        assert_eq!(newest(&seen.unwrap()).unwrap().number, 2);
+
+        let of_b = PartitionPath::of_instance("t", "b", 0).object(0);
+        store.delete(&of_b).await.unwrap();
+        let seen = bucket.look_from_outside().await.unwrap();
+        assert_eq!(newest(&seen), None, "that is damage");
     }
 }

@@ -59,7 +59,7 @@ pub struct InstanceInfo {
 /// # Errors
 /// The store does not answer.
 pub async fn look(store: &Arc<dyn Store>, topic: &str, folders: &[BranchInfo]) -> Result<Option<CompactedInfo>> {
-    let seen = Bucket::new(store.clone(), topic, None).look(true).await.map_err(failed)?;
+    let seen = Bucket::new(store.clone(), topic, None).look_from_outside().await.map_err(failed)?;
     let mut info = info(&seen);
     for folder in folders {
         let Some(name) = &folder.instance else { continue };

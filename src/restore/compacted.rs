@@ -124,31 +124,29 @@ pub async fn snapshot(
     instance: Option<&str>,
     pins: &mut Pins,
 ) -> Result<Option<Snapshot>> {
-    let seen = Bucket::new(store.clone(), topic, None).look(true).await.map_err(failed)?;
+    let seen = Bucket::new(store.clone(), topic, None).look_from_outside().await.map_err(failed)?;
     if seen.terms.is_empty() && instance.is_none() {
         return Ok(None);
     }
     let mut chosen: Name = match (instance, newest(&seen)) {
         (Some(instance), _) => instance.into(),
         (None, Some(owner)) => owner.instance,
-        (None, None) => {
-            let what = format!("topic {topic}: objects of every complete snapshot are missing");
-            return Err(Error::new(Exit::ProblemFound, what)
-                .hint("kafka-backup info shows what is left; name an instance to restore that"));
-        }
+        (None, None) => return Err(missing(topic)),
     };
     let mut warnings = Vec::new();
     for _ in 0..ATTEMPTS {
         warnings.extend(pins.pin(topic, &chosen, &"".into()).await?);
         // Read again behind the pin: a deletion that does not see the pin needs a TERM that is seen here.
         let bucket = Bucket::new(store.clone(), topic, Some(chosen.clone()));
-        let seen = bucket.look(true).await.map_err(failed)?;
+        let seen = bucket.look_from_outside().await.map_err(failed)?;
         let owner = newest(&seen);
         match &owner {
             Some(owner) if instance.is_none() && owner.instance != chosen => {
                 chosen = owner.instance.clone();
                 continue;
             }
+            // Nobody has asked for what is not complete.
+            None if instance.is_none() => return Err(missing(topic)),
             _ => {}
         }
         let view = look(&seen, &chosen);
@@ -209,6 +207,11 @@ fn tainted(topic: &str, instance: &Name) -> String {
         "topic {topic}: the snapshot of instance {instance} is tainted: keys that were deleted, or old values of keys that \
          are gone, may have survived in it; a successor is asked for, whose snapshot will be clean"
     )
+}
+
+fn missing(topic: &str) -> Error {
+    let what = format!("topic {topic}: objects of every complete snapshot are missing");
+    Error::new(Exit::ProblemFound, what).hint("kafka-backup info shows what is left; name an instance to restore that")
 }
 
 fn none(topic: &str, instance: &Name) -> Error {

@@ -12,14 +12,14 @@ use rdkafka::admin::{
 use rdkafka::bindings as c;
 use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
-use rdkafka::error::KafkaError;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{BorrowedMessage, Message, Timestamp};
 use rdkafka::producer::{BaseProducer, DeliveryResult, Producer as _, ProducerContext};
 use rdkafka::{ClientConfig, ClientContext, Offset, TopicPartitionList};
 
 use super::record::Rec;
 use super::s3::block_on;
-use super::{stack, unique, wait_for};
+use super::{stack, unique, wait_for, wait_until};
 
 const LIMIT: Duration = Duration::from_secs(60);
 
@@ -219,10 +219,15 @@ impl Kafka {
     pub fn delete_records(&self, topic: &str, partition: i32, offset: i64) {
         let mut list = TopicPartitionList::new();
         list.add_partition_offset(topic, partition, Offset::Offset(offset)).expect("a list");
-        let done = block_on(self.admin.delete_records(&list, &Self::options())).expect("delete records");
-        for element in done.elements() {
-            element.error().unwrap_or_else(|e| panic!("delete records of {topic}/{partition}: {e}"));
-        }
+        wait_until(&format!("records of {topic}/{partition} to be deleted"), LIMIT, || {
+            let done = block_on(self.admin.delete_records(&list, &Self::options())).expect("delete records");
+            done.elements().iter().all(|element| match element.error() {
+                Ok(()) => true,
+                // A policy that was just changed reaches the log a moment later.
+                Err(KafkaError::OffsetFetch(RDKafkaErrorCode::PolicyViolation)) => false,
+                Err(error) => panic!("delete records of {topic}/{partition}: {error}"),
+            })
+        });
     }
 
     /// Log start and high watermark.

@@ -29,7 +29,7 @@ impl Compacted {
     pub async fn read(store: &Arc<dyn Store>, topic: &str) -> Result<Option<Self>> {
         let bucket = Bucket::new(store.clone(), topic, None);
         let Some(runs) = bucket.all_runs().await.map_err(gather::failed)? else { return Ok(None) };
-        let seen = bucket.look(true).await.map_err(failed)?;
+        let seen = bucket.look_from_outside().await.map_err(failed)?;
         Ok(Some(Self { bucket, topic: topic.to_owned(), seen, runs, held: Vec::new() }))
     }
 
@@ -53,7 +53,7 @@ impl Compacted {
     /// Everything that was found, judged by the records as they are now.
     pub async fn settle(mut self) -> Result<Vec<Finding>> {
         let before = terms::newest(&self.seen).map(|term| term.term);
-        self.seen = self.bucket.look(true).await.map_err(failed)?;
+        self.seen = self.bucket.look_from_outside().await.map_err(failed)?;
         self.runs = self.bucket.all_runs().await.map_err(gather::failed)?.unwrap_or_default();
         let turned = before != terms::newest(&self.seen).map(|term| term.term);
         let judged = terms::judge(&self.topic, &self.seen, &self.runs);

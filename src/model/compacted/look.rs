@@ -85,6 +85,13 @@ pub fn newest(seen: &Seen) -> Option<Owner> {
     })
 }
 
+/// Whether the highest TERM that is not void does not count. Records are listed before objects, so that is damage, or what a
+/// look shows that a turn ended in: in between its objects were deleted, and then there is a higher TERM by now.
+pub fn newest_does_not_count(seen: &Seen) -> bool {
+    let newest = seen.terms.values().rev().flatten().find(|term| !term.void);
+    newest.is_some_and(|term| !is_valid(term, &seen.objects))
+}
+
 /// Whether a TERM counts: it is not void, and every object that it lists exists, unchanged.
 pub fn is_valid(term: &TermRecord, objects: &BTreeMap<Name, Vec<SeenObject>>) -> bool {
     let there = objects.get(&term.instance).map(Vec::as_slice).unwrap_or_default();
