@@ -5,6 +5,7 @@ use std::sync::Arc;
 use crate::clock::now_ms;
 use crate::metrics;
 use crate::model::compacted::deletion::Refused;
+use crate::model::compacted::record;
 use crate::model::compacted::{Notice, State, Status, WhyScan};
 use crate::pipeline::shown::TurnStatus;
 use crate::pipeline::status::JobStatus;
@@ -101,7 +102,7 @@ impl Report {
             Notice::TookOver { term } => {
                 self.now.last_swap_ms = Some(now_ms());
                 self.heard();
-                self.over(&["scan", "successor", "snapshot", "TERM", "deletion"]);
+                self.over(&["scan", "successor", "snapshot", "TERM", "deletion", "refusal"]);
                 event!(info, term, "owner of the snapshot");
             }
             Notice::HandingOver { term } => {
@@ -109,7 +110,7 @@ impl Report {
                 event!(info, term, "handing over to the other instance");
             }
             Notice::Cleared => {
-                self.over(&["scan", "successor", "snapshot", "TERM", "deletion"]);
+                self.over(&["scan", "successor", "snapshot", "TERM", "deletion", "refusal"]);
                 event!(info, "the folder is empty");
             }
             Notice::ScanAbandoned { term } => {
@@ -168,12 +169,23 @@ impl Report {
                 self.trouble("initial_status", Some(why.to_owned()), false);
             }
             Notice::SnapshotDamaged { term } => {
-                let why = format!("objects of TERM {term} are gone: somebody deleted them; a successor is asked for");
+                let why = format!(
+                    "objects of TERM {term}, or the record of its run, are gone: somebody deleted them; a successor is \
+                     asked for"
+                );
                 self.trouble("snapshot", Some(why), false);
             }
             Notice::DeletionRefused(why) => {
                 self.now.refused_deletions += 1;
                 metrics::compacted_refused(job, topic, instance);
+                if *why == Refused::NoProof {
+                    let text = format!(
+                        "objects in {topic}/{instance}/ are in the way and are not deleted: {why}; put back what was deleted \
+                         under {}, or move these objects away",
+                        record::folder(topic)
+                    );
+                    self.trouble("refusal", Some(text), true);
+                }
                 match why {
                     Refused::Pinned { .. } => event!(info, %why, "deletion refused"),
                     _ => event!(warn, %why, "deletion refused"),
@@ -194,6 +206,20 @@ mod tests {
 
     fn wrong(report: &Report) -> Vec<String> {
         report.status.problems().into_keys().collect()
+    }
+
+    /// Nothing but a person helps there.
+    #[test]
+    fn objects_in_the_way_without_a_proof_are_a_problem_until_they_are_gone() {
+        let mut report = report();
+        report.say(&Notice::DeletionRefused(Refused::OwnIsNewest));
+        assert!(wrong(&report).is_empty());
+        report.say(&Notice::DeletionRefused(Refused::NoProof));
+        let problems = report.status.problems();
+        let text = &problems["t refusal"].text;
+        assert!(text.contains("t/a/") && text.contains("_kafka_backup/compacted/t/"), "{text}");
+        report.say(&Notice::Cleared);
+        assert!(wrong(&report).is_empty());
     }
 
     #[rstest::rstest]

@@ -11,7 +11,7 @@ use crate::compacted::bucket::{Bucket, BucketError};
 use crate::error::{Error, Exit, Result};
 use crate::model::catalog::{Branch, Facts, StoredObject, TopicBackup};
 use crate::model::compacted::look::newest;
-use crate::model::compacted::record::{COMPACTED_FORMAT_VERSION, Pin, Record};
+use crate::model::compacted::record::{self, COMPACTED_FORMAT_VERSION, Pin, Record};
 use crate::model::compacted::{Name, Offsets, look};
 use crate::model::key::PartitionPath;
 use crate::model::object::Metadata;
@@ -165,7 +165,12 @@ pub async fn snapshot(
             }
         };
         let Some(record) = seen.runs.values().find(|record| record.run == run) else {
-            return Err(none(topic, &chosen));
+            let what = format!(
+                "topic {topic}: the record of run {run} of instance {chosen} is missing; without it nobody knows where its \
+                 lists begin"
+            );
+            let hint = format!("put {}RUN-{chosen}-N.json back, or name the other instance", record::folder(topic));
+            return Err(Error::new(Exit::ProblemFound, what).hint(hint));
         };
         let number = limits.keys().next_back().map_or(0, |last| last.unsigned_abs() + 1);
         let root = crate::compacted::root(record);

@@ -207,6 +207,28 @@ fn a_topic_that_was_created_again_takes_nothing_away() {
     assert!(folder(&two, "b").is_empty());
 }
 
+/// Somebody deletes the record of the owner's run, without which nobody knows what its objects are, and the owner begins
+/// anew: both say so, and the other instance makes the next snapshot at once.
+#[test]
+fn an_owner_whose_record_was_deleted_is_replaced() {
+    let _turn = beside_others();
+    let mut two = two("record", "");
+    two.write(300);
+    let a = two.a.daemon().ready();
+    await_term(&a, 1.0);
+    two.await_restored();
+    a.kill();
+    let record = format!("_kafka_backup/compacted/{}/RUN-a-1.json", two.topic);
+    two.a.bucket.delete(&record);
+    let restore = two.a.restore(&format!("{}:elsewhere", two.topic), &[]);
+    restore.fails_with(4, &["the record of run", "of instance a is missing", "RUN-a-N.json back"]);
+    let (a, b) = (two.a.daemon().ready(), two.b.daemon().ready());
+    a.await_log("objects of TERM 1, or the record of its run, are gone");
+    await_term(&b, 2.0);
+    wait_until("a to clear its folder", SOON, || folder(&two, "a").is_empty());
+    two.await_restored();
+}
+
 /// `verify` knows the newest TERM: what that relies on must be there, whatever else comes and goes.
 #[test]
 fn verify_misses_what_the_newest_snapshot_relies_on() {

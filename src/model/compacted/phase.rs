@@ -197,7 +197,11 @@ fn rest(turn: &mut Turn) {
     if view.owner.as_ref().is_some_and(|owner| owner.instance == turn.state.settings.instance) {
         return match turn.proof() {
             Some(view) if view.own.run.as_ref().is_some_and(|run| is_titled(turn, &view, run)) => classify(turn, &view),
-            _ => {}
+            _ => {
+                if let Some(term) = turn.state.lost_its_run() {
+                    turn.tell(Notice::SnapshotDamaged { term });
+                }
+            }
         };
     }
     if let Some(why) = why_scan(&turn.state, &view, is_partner_silent(turn)) {

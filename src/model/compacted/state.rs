@@ -219,7 +219,20 @@ impl State {
 
     /// Whether it owns the snapshot and asks the other to take over.
     pub fn wants_successor(&self) -> bool {
-        matches!(self.phase, Phase::Owning { .. }) && (self.swap || self.tainted)
+        match self.phase {
+            Phase::Owning { .. } => self.swap || self.tainted,
+            Phase::Resting => self.lost_its_run().is_some(),
+            _ => false,
+        }
+    }
+
+    /// The TERM of its own that is the highest valid one, though it rests: somebody deleted the record of the run, and
+    /// without it nobody can go on with those objects or restore them.
+    pub(super) fn lost_its_run(&self) -> Option<u64> {
+        let view = self.view.as_ref()?;
+        let owner = view.owner.as_ref().filter(|owner| owner.instance == self.settings.instance)?;
+        let is_there = view.own.run.as_ref().is_some_and(|own| own.run == owner.run);
+        (!is_there).then_some(owner.number)
     }
 
     /// When the scan began that its run is (wall clock); for an owner since when it is looked at.

@@ -104,6 +104,21 @@ fn what_it_is_after_a_start(#[case] view: View, #[case] expected: &str) {
     assert_eq!(phase(&started(view).0), expected);
 }
 
+/// Somebody deleted the record of its run: it cannot go on with what it has, says so, and asks the other one.
+#[rstest]
+#[case::the_only_one(None)]
+#[case::an_earlier_one_is_left(run(Some(1), false, false, 0).map(|run| OwnRun { run: "a0".into(), ..run }))]
+fn an_owner_without_the_record_of_its_run_asks_for_a_successor(#[case] run: Option<OwnRun>) {
+    let seen = View { own: Own { run, strays: true }, ..view(2, owner(2, "a", 5), None) };
+    let (state, before) = started(seen.clone());
+    let (state, effects) = feed(state, [(Event::Tick, 1), (Event::Bucket(seen), 1)]);
+    let all = [before, effects].concat();
+    assert_eq!(phase(&state), "resting");
+    assert!(says(&all, |notice| *notice == Notice::SnapshotDamaged { term: 2 }), "{all:?}");
+    let asks = |effect: &Effect| matches!(effect, Effect::Publish(said) if said.wants_successor && said.term == 2);
+    assert!(all.iter().any(asks), "{all:?}");
+}
+
 #[rstest]
 #[case::asked(view(1, owner(1, "b", 5), None), Some(said(Status::Activate, 1, true)), 10, Some(WhyScan::Asked))]
 #[case::an_old_question(view(3, owner(3, "b", 5), None), Some(said(Status::Activate, 1, true)), 10, None)]
