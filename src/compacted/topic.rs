@@ -7,6 +7,7 @@ use crate::config::{CompactedJob, Job};
 use crate::error::{Error, Exit, Result};
 use crate::kafka::Kind;
 use crate::kafka::admin::{Cluster, TIMEOUT};
+use crate::kafka::create::NewTopic;
 use crate::kafka::patience::patiently;
 
 /// How often a topic that was just created is looked for: brokers learn of it one after another.
@@ -50,8 +51,13 @@ pub async fn ensure(job: &Job, one: &CompactedJob) -> Result<()> {
 }
 
 async fn create(cluster: &Cluster, name: &str) -> Result<()> {
-    let config = BTreeMap::from([("cleanup.policy".to_owned(), "compact".to_owned())]);
-    match cluster.create_topic(name, 1, None, &config, TIMEOUT).await {
+    let topic = NewTopic {
+        name: name.to_owned(),
+        partitions: 1,
+        replication_factor: None,
+        configs: BTreeMap::from([("cleanup.policy".to_owned(), "compact".to_owned())]),
+    };
+    match cluster.create_topic(&topic, TIMEOUT).await {
         Ok(()) => {
             tracing::info!(topic = name, "coordination topic created");
             Ok(())

@@ -1,11 +1,12 @@
-//! Questions to a cluster: metadata, offsets, configurations. Those about consumer groups are in [`super::groups`].
+//! Questions to a cluster: topics and the ends of their logs. Others have files of their own: [`super::groups`],
+//! [`super::topic_config`], [`super::create`], [`super::permissions`].
 //!
 //! librdkafka's calls block, so that each cluster has one client with one named thread that makes them one after the
 //! other; callers await a channel.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::{CString, c_char};
-use std::ptr::{self, NonNull};
+use std::ptr;
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
@@ -14,6 +15,7 @@ use rdkafka::types::RDKafkaRespErr as Code;
 use tokio::sync::oneshot;
 
 use super::asker::Asker;
+use super::call::{Answer, Options, array};
 use super::ffi::{self, Client, PartitionList, borrowed_error, c_string, c_text, check, millis};
 use super::{KafkaError, Kind, TopicPartition};
 use crate::kafka::settings::{Isolation, KafkaConfig};
@@ -47,19 +49,6 @@ pub enum End {
     Earliest,
     /// Behind the last record: the high watermark, or with [`Isolation::ReadCommitted`] the last stable offset.
     Latest,
-}
-
-/// One setting of a topic.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ConfigEntry {
-    /// Its value; `None` for sensitive ones.
-    pub value: Option<String>,
-    /// Not set for this topic: the broker's or Kafka's default.
-    pub is_default: bool,
-    /// Cannot be changed.
-    pub read_only: bool,
-    /// A secret.
-    pub sensitive: bool,
 }
 
 type Call = Box<dyn FnOnce(&mut Asker) + Send>;
@@ -117,8 +106,10 @@ impl Cluster {
     ) -> Result<T, KafkaError> {
         let (answer, answered) = oneshot::channel();
         let call: Call = Box::new(move |asker| {
-            // Whoever gave up waiting does not want the answer.
-            let _ = answer.send(call(asker));
+            // Whoever gave up waiting does not want the answer, and others wait behind.
+            if !answer.is_closed() {
+                let _ = answer.send(call(asker));
+            }
         });
         let ended = || KafkaError {
             operation: format!("ask cluster {}", self.name),
@@ -158,151 +149,12 @@ impl Cluster {
         let partitions = partitions.to_vec();
         self.ask("offsets", move |client| offsets(client, &partitions, end, isolation, timeout)).await
     }
-
-    /// The settings of topics, by topic and name. Empty with the mock cluster, which has none.
-    pub async fn topic_configs(&self, topics: &[String], timeout: Duration) -> Result<Configs, KafkaError> {
-        let topics = topics.to_vec();
-        self.ask("topic_configs", move |client| topic_configs(client, &topics, timeout)).await
-    }
-
-    /// Creates a topic; [`Kind::Exists`] when it is there. `None` takes the broker's replication factor.
-    pub async fn create_topic(
-        &self,
-        name: &str,
-        partitions: i32,
-        replication_factor: Option<i32>,
-        configs: &BTreeMap<String, String>,
-        timeout: Duration,
-    ) -> Result<(), KafkaError> {
-        self.create(name, partitions, replication_factor, configs, (timeout, false)).await
-    }
-
-    /// Asks whether a topic could be created: permissions, policies and settings are judged, nothing is done.
-    pub async fn could_create_topic(
-        &self,
-        name: &str,
-        partitions: i32,
-        replication_factor: Option<i32>,
-        configs: &BTreeMap<String, String>,
-        timeout: Duration,
-    ) -> Result<(), KafkaError> {
-        self.create(name, partitions, replication_factor, configs, (timeout, true)).await
-    }
-
-    async fn create(
-        &self,
-        name: &str,
-        partitions: i32,
-        replication_factor: Option<i32>,
-        configs: &BTreeMap<String, String>,
-        how: (Duration, bool),
-    ) -> Result<(), KafkaError> {
-        let (name, configs) = (name.to_owned(), configs.clone());
-        self.ask("create_topic", move |client| {
-            create_topic(client, &name, partitions, replication_factor, &configs, how)
-        })
-        .await
-    }
 }
 
 /// Topics, or why not.
 pub type Described = BTreeMap<String, Result<TopicState, KafkaError>>;
 /// Offsets, or why not.
 pub type Offsets = BTreeMap<TopicPartition, Result<i64, KafkaError>>;
-/// Settings by topic and name.
-pub type Configs = BTreeMap<String, BTreeMap<String, ConfigEntry>>;
-
-/// An admin call's options; destroyed when dropped.
-pub(super) struct Options(NonNull<rd_kafka_AdminOptions_t>);
-
-impl Options {
-    pub(super) fn new(client: &Client, operation: rd_kafka_admin_op_t, timeout: Duration) -> Options {
-        let mut text = [0 as c_char; ffi::ERROR_TEXT];
-        // SAFETY: a live client; never null for a known operation. The timeout is within librdkafka's range.
-        unsafe {
-            let options = NonNull::new_unchecked(rd_kafka_AdminOptions_new(client.ptr(), operation));
-            let timeout = millis(timeout).clamp(1, 3_600_000);
-            rd_kafka_AdminOptions_set_request_timeout(options.as_ptr(), timeout, text.as_mut_ptr(), text.len());
-            Options(options)
-        }
-    }
-
-    pub(super) fn ptr(&self) -> *mut rd_kafka_AdminOptions_t {
-        self.0.as_ptr()
-    }
-}
-
-impl Drop for Options {
-    fn drop(&mut self) {
-        // SAFETY: ours.
-        unsafe { rd_kafka_AdminOptions_destroy(self.ptr()) };
-    }
-}
-
-/// The answer to an admin call; destroyed when dropped.
-pub(super) struct Answer(NonNull<rd_kafka_event_t>);
-
-impl Answer {
-    /// Makes a call and waits for its answer: `submit` hands it to librdkafka with a queue for the answer. librdkafka
-    /// ends every admin call by its own timeout, so the wait here needs none.
-    pub(super) fn wait(
-        client: &Client,
-        operation: &str,
-        submit: impl FnOnce(*mut rd_kafka_queue_t),
-    ) -> Result<Answer, KafkaError> {
-        // SAFETY: a live client; the queue is ours, and librdkafka keeps a reference while it needs one.
-        let event = unsafe {
-            let queue = rd_kafka_queue_new(client.ptr());
-            submit(queue);
-            let event = rd_kafka_queue_poll(queue, -1);
-            rd_kafka_queue_destroy(queue);
-            event
-        };
-        let answer = Answer::of(event)
-            .ok_or_else(|| ffi::error(operation, Code::RD_KAFKA_RESP_ERR__TIMED_OUT, String::new()))?;
-        answer.check(operation).map(|()| answer)
-    }
-
-    /// Takes an event over that a queue gave; `None` when it gave none.
-    pub(super) fn of(event: *mut rd_kafka_event_t) -> Option<Answer> {
-        NonNull::new(event).map(Answer)
-    }
-
-    /// Whether the call as a whole succeeded.
-    pub(super) fn check(&self, operation: &str) -> Result<(), KafkaError> {
-        // SAFETY: a valid event; its text lives as long.
-        let (code, text) =
-            unsafe { (rd_kafka_event_error(self.ptr()), c_text(rd_kafka_event_error_string(self.ptr()))) };
-        match code {
-            Code::RD_KAFKA_RESP_ERR_NO_ERROR => Ok(()),
-            code => Err(ffi::error(operation, code, text)),
-        }
-    }
-
-    pub(super) fn ptr(&self) -> *mut rd_kafka_event_t {
-        self.0.as_ptr()
-    }
-}
-
-impl Drop for Answer {
-    fn drop(&mut self) {
-        // SAFETY: ours.
-        unsafe { rd_kafka_event_destroy(self.ptr()) };
-    }
-}
-
-/// An array of `count` pointers that librdkafka filled in.
-///
-/// # Safety
-/// `array` points at `count` values that live for `'a`, or `count` is 0.
-pub(super) unsafe fn array<'a, T>(array: *const T, count: usize) -> &'a [T] {
-    match count {
-        0 => &[],
-        // SAFETY: promised by the caller.
-        _ => unsafe { std::slice::from_raw_parts(array, count) },
-    }
-}
-
 fn cluster_id(client: &Client, timeout: Duration) -> Result<String, KafkaError> {
     // SAFETY: a live client; the string is ours and freed with librdkafka's allocator.
     let id = unsafe {
@@ -468,114 +320,33 @@ fn list_offsets(
     Ok(infos.iter().map(read).collect())
 }
 
-fn topic_configs(client: &Client, topics: &[String], timeout: Duration) -> Result<Configs, KafkaError> {
-    if topics.is_empty() || is_mock(client, timeout)? {
-        return Ok(Configs::new());
-    }
-    let operation = "describe topic configurations";
-    let unique: BTreeSet<&String> = topics.iter().collect();
-    let names = unique.iter().map(|t| c_string(operation, t)).collect::<Result<Vec<CString>, _>>()?;
-    let kind = rd_kafka_ResourceType_t::RD_KAFKA_RESOURCE_TOPIC;
-    // SAFETY: names are copied; the resources are ours until destroyed below.
-    let mut resources: Vec<_> =
-        names.iter().map(|n| unsafe { rd_kafka_ConfigResource_new(kind, n.as_ptr()) }).collect();
-    let options = Options::new(client, rd_kafka_admin_op_t::RD_KAFKA_ADMIN_OP_DESCRIBECONFIGS, timeout);
-    // SAFETY: the resources are copied into the request.
-    let answer = Answer::wait(client, operation, |queue| unsafe {
-        rd_kafka_DescribeConfigs(client.ptr(), resources.as_mut_ptr(), resources.len(), options.ptr(), queue);
-        rd_kafka_ConfigResource_destroy_array(resources.as_mut_ptr(), resources.len());
-    })?;
-    let mut count = 0;
-    // SAFETY: the answer to this call; what it returns lives as long as the answer.
-    let resources = unsafe {
-        let result = rd_kafka_event_DescribeConfigs_result(answer.ptr());
-        array(rd_kafka_DescribeConfigs_result_resources(result, &mut count), count)
-    };
-    resources.iter().map(|&resource| resource_configs(resource)).collect()
-}
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+    use std::time::Instant;
 
-fn resource_configs(
-    resource: *const rd_kafka_ConfigResource_t,
-) -> Result<(String, BTreeMap<String, ConfigEntry>), KafkaError> {
-    let mut count = 0;
-    // SAFETY: a resource that the answer keeps alive.
-    unsafe {
-        let name = c_text(rd_kafka_ConfigResource_name(resource));
-        let code = rd_kafka_ConfigResource_error(resource);
-        if code != Code::RD_KAFKA_RESP_ERR_NO_ERROR {
-            let text = c_text(rd_kafka_ConfigResource_error_string(resource));
-            return Err(ffi::error(&format!("describe the configuration of topic {name}"), code, text));
-        }
-        let entries = array(rd_kafka_ConfigResource_configs(resource, &mut count), count);
-        Ok((name, entries.iter().map(|&entry| config_entry(entry)).collect()))
-    }
-}
+    use super::*;
 
-fn config_entry(entry: *const rd_kafka_ConfigEntry_t) -> (String, ConfigEntry) {
-    // SAFETY: an entry that the answer keeps alive.
-    unsafe {
-        let value = rd_kafka_ConfigEntry_value(entry);
-        let is_default =
-            rd_kafka_ConfigEntry_source(entry) != rd_kafka_ConfigSource_t::RD_KAFKA_CONFIG_SOURCE_DYNAMIC_TOPIC_CONFIG;
-        let entry_out = ConfigEntry {
-            value: (!value.is_null()).then(|| c_text(value)),
-            is_default,
-            read_only: rd_kafka_ConfigEntry_is_read_only(entry) == 1,
-            sensitive: rd_kafka_ConfigEntry_is_sensitive(entry) == 1,
+    /// A client of a cluster that takes connections and never answers.
+    fn silent() -> (TcpListener, Arc<Cluster>) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let kafka = KafkaConfig {
+            name: "silent".to_owned(),
+            bootstrap_servers: vec![listener.local_addr().unwrap().to_string()],
+            properties: BTreeMap::new(),
         };
-        (c_text(rd_kafka_ConfigEntry_name(entry)), entry_out)
+        (listener, Cluster::connect(&kafka).unwrap())
     }
-}
 
-fn create_topic(
-    client: &Client,
-    name: &str,
-    partitions: i32,
-    replication_factor: Option<i32>,
-    configs: &BTreeMap<String, String>,
-    (timeout, only_asked): (Duration, bool),
-) -> Result<(), KafkaError> {
-    let operation = format!("create topic {name}");
-    let c_name = c_string(&operation, name)?;
-    let mut text = [0 as c_char; ffi::ERROR_TEXT];
-    // SAFETY: a valid name and a buffer with its length; -1 is the broker's default.
-    let topic = unsafe {
-        let replication_factor = replication_factor.unwrap_or(-1);
-        rd_kafka_NewTopic_new(c_name.as_ptr(), partitions, replication_factor, text.as_mut_ptr(), text.len())
-    };
-    let mut topic = NonNull::new(topic)
-        .ok_or_else(|| ffi::error(&operation, Code::RD_KAFKA_RESP_ERR__INVALID_ARG, c_text(text.as_ptr())))?
-        .as_ptr();
-    for (key, value) in configs {
-        // Names with a NUL cannot exist; the broker refuses what is left of them.
-        let (key, value) =
-            (CString::new(key.as_str()).unwrap_or_default(), CString::new(value.as_str()).unwrap_or_default());
-        // SAFETY: copied.
-        unsafe { rd_kafka_NewTopic_set_config(topic, key.as_ptr(), value.as_ptr()) };
-    }
-    let options = Options::new(client, rd_kafka_admin_op_t::RD_KAFKA_ADMIN_OP_CREATETOPICS, timeout);
-    // SAFETY: valid options and a buffer with its length; it fails for other operations only.
-    unsafe {
-        rd_kafka_AdminOptions_set_validate_only(options.ptr(), only_asked.into(), text.as_mut_ptr(), text.len());
-    }
-    // SAFETY: the topic is copied into the request.
-    let answer = Answer::wait(client, &operation, |queue| unsafe {
-        rd_kafka_CreateTopics(client.ptr(), &mut topic, 1, options.ptr(), queue);
-        rd_kafka_NewTopic_destroy(topic);
-    })?;
-    let mut count = 0;
-    // SAFETY: the answer to this call; what it returns lives as long as the answer.
-    let results = unsafe {
-        let result = rd_kafka_event_CreateTopics_result(answer.ptr());
-        array(rd_kafka_CreateTopics_result_topics(result, &mut count), count)
-    };
-    for &result in results {
-        // SAFETY: an element of the answer.
-        let (code, text) =
-            unsafe { (rd_kafka_topic_result_error(result), c_text(rd_kafka_topic_result_error_string(result))) };
-        if code != Code::RD_KAFKA_RESP_ERR_NO_ERROR {
-            return Err(ffi::error(&operation, code, text));
+    /// Questions are answered one after the other, so that those nobody waits for must not be asked.
+    #[tokio::test]
+    async fn who_gave_up_keeps_nobody_waiting() {
+        let (_listener, cluster) = silent();
+        let (timeout, begin) = (Duration::from_secs(1), Instant::now());
+        for _ in 0..8 {
+            tokio::time::timeout(Duration::ZERO, cluster.cluster_id(timeout)).await.unwrap_err();
         }
+        cluster.cluster_id(timeout).await.unwrap_err();
+        assert!(begin.elapsed() < timeout * 5, "{:?}", begin.elapsed());
     }
-    Ok(())
 }

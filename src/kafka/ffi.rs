@@ -194,7 +194,7 @@ impl Latch {
     }
 }
 
-/// A C string of ours; `None` when it holds a NUL, which no Kafka name may.
+/// A C string of ours; an error when it holds a NUL, which no Kafka name may.
 pub(super) fn c_string(operation: &str, text: &str) -> Result<CString, KafkaError> {
     CString::new(text).map_err(|_| KafkaError {
         operation: operation.to_owned(),

@@ -8,7 +8,8 @@ use std::time::Duration;
 use rdkafka::bindings::*;
 use rdkafka::types::RDKafkaRespErr as Code;
 
-use super::admin::{Answer, Cluster, Options, array, is_mock};
+use super::admin::{Cluster, is_mock};
+use super::call::{Answer, Options, array};
 use super::consumer::Committed;
 use super::ffi::{self, Client, PartitionList, borrowed_error, c_string, c_text, check};
 use super::{KafkaError, TopicPartition};
@@ -150,7 +151,9 @@ fn group_offsets(client: &Client, groups: &[String], timeout: Duration) -> Group
             // SAFETY: the opaque value is the number that the request was given.
             let number = unsafe { rd_kafka_event_opaque(answer.ptr()) } as usize;
             if let Some(group) = groups.get(number) {
-                offsets.insert(group.clone(), read_offsets(&answer, group));
+                let known = read_offsets(&answer, group);
+                let committed = |all: Committed| all.into_iter().filter_map(|(at, one)| Some((at, one?))).collect();
+                offsets.insert(group.clone(), known.map(committed));
             }
         }
         // SAFETY: ours, and not used any more.
@@ -183,11 +186,12 @@ fn ask_offsets(
     Ok(())
 }
 
-fn read_offsets(answer: &Answer, group: &str) -> Result<OffsetsOfGroup, KafkaError> {
+/// What an answer says of a group's partitions: next offset and metadata, or nothing.
+fn read_offsets(answer: &Answer, group: &str) -> Result<Committed, KafkaError> {
     let operation = asking(group);
     answer.check(&operation)?;
     let mut count = 0;
-    let mut offsets = BTreeMap::new();
+    let mut offsets = Vec::new();
     // SAFETY: the answer to such a call; what it returns lives as long as the answer.
     unsafe {
         let result = rd_kafka_event_ListConsumerGroupOffsets_result(answer.ptr());
@@ -196,9 +200,7 @@ fn read_offsets(answer: &Answer, group: &str) -> Result<OffsetsOfGroup, KafkaErr
             for element in ffi::elements(rd_kafka_group_result_partitions(result)) {
                 let at = ffi::topic_partition(element);
                 check(&format!("{operation} for {at}"), element.err)?;
-                if let Some(committed) = ffi::committed_offset(element) {
-                    offsets.insert(at, committed);
-                }
+                offsets.push((at, ffi::committed_offset(element)));
             }
         }
     }
@@ -285,7 +287,7 @@ fn committed(
     partitions: &[TopicPartition],
     timeout: Duration,
 ) -> Result<Committed, KafkaError> {
-    let operation = format!("read the offsets of group {group}");
+    let operation = asking(group);
     let c_group = c_string(&operation, group)?;
     let list = PartitionList::of(partitions);
     let options = Options::new(client, rd_kafka_admin_op_t::RD_KAFKA_ADMIN_OP_LISTCONSUMERGROUPOFFSETS, timeout);
@@ -295,19 +297,5 @@ fn committed(
         rd_kafka_ListConsumerGroupOffsets(client.ptr(), &mut request, 1, options.ptr(), queue);
         rd_kafka_ListConsumerGroupOffsets_destroy(request);
     })?;
-    let mut count = 0;
-    let mut offsets = Vec::with_capacity(partitions.len());
-    // SAFETY: the answer to this call; what it returns lives as long as the answer.
-    unsafe {
-        let result = rd_kafka_event_ListConsumerGroupOffsets_result(answer.ptr());
-        for &group in array(rd_kafka_ListConsumerGroupOffsets_result_groups(result, &mut count), count) {
-            borrowed_error(&operation, rd_kafka_group_result_error(group))?;
-            for element in ffi::elements(rd_kafka_group_result_partitions(group)) {
-                let at = ffi::topic_partition(element);
-                check(&format!("{operation} for {at}"), element.err)?;
-                offsets.push((at, ffi::committed_offset(element)));
-            }
-        }
-    }
-    Ok(offsets)
+    read_offsets(&answer, group)
 }

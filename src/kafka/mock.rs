@@ -78,7 +78,8 @@ mod tests {
     use crate::kafka::admin::{Cluster, End};
     use crate::kafka::consumer::{GroupConsumer, GroupEvent, Position};
     use crate::kafka::producer::{ProducerSettings, RestoreProducer};
-    use crate::kafka::queue::{PartitionQueue, QueueError};
+    use crate::kafka::queue::PartitionQueue;
+    use crate::kafka::queue_error::QueueError;
     use crate::kafka::settings::ConsumerSettings;
     use crate::kafka::settings::{Isolation, KafkaConfig};
     use crate::model::batch::{RecordBatch, TimestampType};

@@ -5,23 +5,28 @@
 //! here, wrapped so that nothing outside can misuse it.
 
 pub mod admin;
-mod alter;
 mod asker;
 mod bootstrap;
+mod call;
 pub mod consumer;
 pub mod coordination;
+pub mod create;
 mod epoch;
 mod ffi;
 pub mod groups;
 mod headers;
+mod member;
+mod message;
 pub mod mock;
 pub mod patience;
 pub mod permissions;
 pub mod producer;
 pub mod queue;
+pub mod queue_error;
 pub mod reader;
 pub mod settings;
 mod slack;
+pub mod topic_config;
 mod version;
 
 use std::sync::Arc;

@@ -8,7 +8,8 @@ use rdkafka::bindings::*;
 use rdkafka::types::RDKafkaRespErr as Code;
 
 use super::KafkaError;
-use super::admin::{Answer, Cluster, Options, array, describe_answer, is_mock};
+use super::admin::{Cluster, describe_answer, is_mock};
+use super::call::{Answer, Options, array};
 use super::ffi::{Client, borrowed_error, c_string, c_text, take_error};
 
 /// What the user may do with a topic.

@@ -15,38 +15,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use rdkafka::bindings::*;
 use rdkafka::types::RDKafkaRespErr as Code;
 
-use super::ffi::{self, Client, c_string, c_text};
-use super::headers::{RawHeaders, bytes, iterate};
+use super::ffi::{self, Client, c_string};
+use super::message::Message;
+use super::queue_error::{QueueError, classify};
 use super::{KafkaError, Kind, TopicPartition};
-use crate::model::batch::{RecordBatch, TimestampType};
-
-/// Why a partition's queue delivers nothing more.
-#[derive(Debug, Clone, thiserror::Error)]
-pub enum QueueError {
-    /// The log was truncated below the position: an unclean leader election, or a topic created anew.
-    #[error("log truncated: {text}")]
-    Truncated {
-        /// Where the log of the position's leader epoch ends now; `None` when the broker knows no such epoch.
-        end_offset: Option<i64>,
-        /// What librdkafka said.
-        text: String,
-    },
-    /// The position is not in the log: below its start or behind its end.
-    #[error("position out of range: {text}")]
-    OutOfRange {
-        /// What librdkafka said.
-        text: String,
-    },
-    /// The topic or partition is not there any more.
-    #[error("unknown topic or partition: {text}")]
-    UnknownTopic {
-        /// What librdkafka said.
-        text: String,
-    },
-    /// Anything else that librdkafka does not get over by itself: permissions, a damaged or unreadable batch.
-    #[error(transparent)]
-    Other(KafkaError),
-}
+use crate::model::batch::RecordBatch;
 
 /// What one call of [`PartitionQueue::drain`] did.
 #[derive(Debug, Default)]
@@ -299,7 +272,7 @@ impl Split {
 
     fn pop(&self) -> Option<Message> {
         // SAFETY: a valid queue; the message is ours.
-        NonNull::new(unsafe { rd_kafka_consume_queue(self.queue.0.as_ptr(), 0) }).map(Message)
+        Message::take(unsafe { rd_kafka_consume_queue(self.queue.0.as_ptr(), 0) })
     }
 
     fn is_empty(&self) -> bool {
@@ -371,171 +344,13 @@ impl Drop for Split {
     }
 }
 
-/// What an error on a partition's queue means.
-///
-/// Both a truncated log and a position out of range come as `_AUTO_OFFSET_RESET` (with `auto.offset.reset=error`,
-/// `rd_kafka_offset_reset`); which of them, and where the log ends, stands only in the text.
-fn classify(at: &TopicPartition, code: Code, text: String) -> QueueError {
-    let truncated = ffi::code_text(Code::RD_KAFKA_RESP_ERR__LOG_TRUNCATION);
-    match code {
-        Code::RD_KAFKA_RESP_ERR__LOG_TRUNCATION => QueueError::Truncated { end_offset: end_offset(&text), text },
-        Code::RD_KAFKA_RESP_ERR__AUTO_OFFSET_RESET if text.contains(&truncated) || text.contains(END_OFFSET) => {
-            QueueError::Truncated { end_offset: end_offset(&text), text }
-        }
-        Code::RD_KAFKA_RESP_ERR__AUTO_OFFSET_RESET | Code::RD_KAFKA_RESP_ERR_OFFSET_OUT_OF_RANGE => {
-            QueueError::OutOfRange { text }
-        }
-        code if ffi::kind(code) == Kind::UnknownTopic => QueueError::UnknownTopic { text },
-        code => QueueError::Other(ffi::error(&format!("fetch {at}"), code, text)),
-    }
-}
-
-/// In front of the end offset in librdkafka's text (`rd_kafka_toppar_handle_OffsetForLeaderEpoch`).
-const END_OFFSET: &str = "broker end offset is ";
-
-/// The end offset in librdkafka's text; `None` when the broker knows none (-1).
-fn end_offset(text: &str) -> Option<i64> {
-    let (_, rest) = text.split_once(END_OFFSET)?;
-    let end = rest.find(|c: char| !c.is_ascii_digit() && c != '-').unwrap_or(rest.len());
-    rest[..end].parse().ok().filter(|&offset| offset >= 0)
-}
-
-/// A message of librdkafka's, owned.
-pub(super) struct Message(NonNull<rd_kafka_message_t>);
-
-// SAFETY: a popped message belongs to whoever popped it; destroying it on another thread is allowed.
-unsafe impl Send for Message {}
-
-impl Message {
-    /// Takes over a message; `None` for null.
-    pub(super) fn take(raw: *mut rd_kafka_message_t) -> Option<Message> {
-        NonNull::new(raw).map(Message)
-    }
-
-    fn raw(&self) -> &rd_kafka_message_t {
-        // SAFETY: ours until dropped.
-        unsafe { self.0.as_ref() }
-    }
-
-    pub(super) fn code(&self) -> Code {
-        self.raw().err
-    }
-
-    pub(super) fn offset(&self) -> i64 {
-        self.raw().offset
-    }
-
-    /// Which partition it is of, where it is of one.
-    pub(super) fn partition(&self) -> Option<TopicPartition> {
-        let raw = self.raw();
-        // SAFETY: a message's topic is null or valid as long as the message.
-        let topic = (!raw.rkt.is_null()).then(|| c_text(unsafe { rd_kafka_topic_name(raw.rkt) }))?;
-        Some(TopicPartition::new(topic, raw.partition))
-    }
-
-    /// The text of an error message.
-    pub(super) fn text(&self) -> String {
-        // SAFETY: a valid message.
-        c_text(unsafe { rd_kafka_message_errstr(self.0.as_ptr()) })
-    }
-
-    fn leader_epoch(&self) -> i32 {
-        // SAFETY: a valid message.
-        unsafe { rd_kafka_message_leader_epoch(self.0.as_ptr()) }
-    }
-
-    fn timestamp(&self) -> (i64, TimestampType) {
-        let mut kind = rd_kafka_timestamp_type_t::RD_KAFKA_TIMESTAMP_NOT_AVAILABLE;
-        // SAFETY: a valid message.
-        let timestamp = unsafe { rd_kafka_message_timestamp(self.0.as_ptr(), &mut kind) };
-        match kind {
-            rd_kafka_timestamp_type_t::RD_KAFKA_TIMESTAMP_NOT_AVAILABLE => (-1, TimestampType::NotAvailable),
-            rd_kafka_timestamp_type_t::RD_KAFKA_TIMESTAMP_CREATE_TIME => (timestamp, TimestampType::CreateTime),
-            rd_kafka_timestamp_type_t::RD_KAFKA_TIMESTAMP_LOG_APPEND_TIME => (timestamp, TimestampType::LogAppendTime),
-        }
-    }
-
-    fn key(&self) -> Option<&[u8]> {
-        // SAFETY: key and length belong together; the bytes live as long as the message.
-        unsafe { bytes(self.raw().key, self.raw().key_len) }
-    }
-
-    fn value(&self) -> Option<&[u8]> {
-        // SAFETY: as for the key.
-        unsafe { bytes(self.raw().payload, self.raw().len) }
-    }
-
-    pub(super) fn headers(&self) -> RawHeaders {
-        let mut headers = ptr::null_mut();
-        // SAFETY: a valid message; it keeps the headers it returns.
-        unsafe { rd_kafka_message_headers(self.0.as_ptr(), &mut headers) };
-        NonNull::new(headers)
-    }
-
-    fn content_bytes(&self, headers: RawHeaders) -> usize {
-        let of_headers: usize = iterate(headers).map(|h| h.name.len() + h.value.map_or(0, <[u8]>::len)).sum();
-        self.raw().key_len + self.raw().len + of_headers
-    }
-
-    pub(super) fn push_into(&self, batch: &mut RecordBatch, headers: RawHeaders) {
-        batch.push(self.offset(), self.timestamp(), self.key(), self.value(), iterate(headers));
-    }
-}
-
-impl Drop for Message {
-    fn drop(&mut self) {
-        // SAFETY: ours.
-        unsafe { rd_kafka_message_destroy(self.0.as_ptr()) };
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use rstest::rstest;
 
     #[test]
     fn a_queue_may_be_drained_on_another_thread() {
         fn send<T: Send>() {}
         send::<PartitionQueue>();
-    }
-
-    /// Texts as `rdkafka_offset.c` of librdkafka 2.12.1 prints them.
-    #[rstest]
-    #[case(
-        "Partition log truncation detected at offset 15 (leader epoch 0): broker end offset is 10 (offset leader epoch \
-         0). Reset to INVALID.: Local: Partition log truncation detected (broker 1)",
-        Some(10)
-    )]
-    #[case(
-        "No epoch found less or equal to offset 15 (leader epoch 7): broker end offset is -1 (offset leader epoch -1). \
-         Reset using configured policy.: Local: Partition log truncation detected (broker 1)",
-        None
-    )]
-    fn truncation_carries_the_end_offset(#[case] text: &str, #[case] expected: Option<i64>) {
-        let at = TopicPartition::new("t", 0);
-        match classify(&at, Code::RD_KAFKA_RESP_ERR__AUTO_OFFSET_RESET, text.to_owned()) {
-            QueueError::Truncated { end_offset, .. } => assert_eq!(end_offset, expected),
-            other => panic!("{other:?}"),
-        }
-    }
-
-    #[test]
-    fn out_of_range_is_not_truncation() {
-        let text = "fetch failed due to requested offset not available on the broker: Broker: Offset out of range \
-                    (broker 1)";
-        let at = TopicPartition::new("t", 0);
-        let error = classify(&at, Code::RD_KAFKA_RESP_ERR__AUTO_OFFSET_RESET, text.to_owned());
-        assert!(matches!(error, QueueError::OutOfRange { .. }), "{error:?}");
-    }
-
-    #[rstest]
-    #[case(Code::RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED, Kind::Auth)]
-    #[case(Code::RD_KAFKA_RESP_ERR__BAD_MSG, Kind::Other)]
-    fn the_rest_is_named(#[case] code: Code, #[case] expected: Kind) {
-        match classify(&TopicPartition::new("t", 0), code, "text".to_owned()) {
-            QueueError::Other(error) => assert_eq!((error.kind, error.operation.as_str()), (expected, "fetch t/0")),
-            other => panic!("{other:?}"),
-        }
     }
 }

@@ -9,7 +9,7 @@ use rdkafka::bindings::*;
 use rdkafka::types::RDKafkaRespErr as Code;
 
 use super::ffi::{self, Client, Events, Role, c_string, millis};
-use super::queue::Message;
+use super::message::Message;
 use super::{KafkaError, Kind, TopicPartition, settings};
 use crate::kafka::settings::{Isolation, KafkaConfig};
 use crate::model::batch::{Record, RecordBatch};

@@ -19,7 +19,8 @@ use super::pool::{BATCH_BYTES, BatchPool, INDEX_BYTES};
 use super::rate::RateLimit;
 use super::shared::{MAILBOX, Shared, stop_when_closed};
 use crate::clock::now_ms;
-use crate::kafka::queue::{PartitionQueue, QueueError};
+use crate::kafka::queue::PartitionQueue;
+use crate::kafka::queue_error::QueueError;
 
 /// Records in one batch: what the index has room for.
 const BATCH_RECORDS: usize = INDEX_BYTES / 64;

@@ -6,6 +6,9 @@ use std::time::{Duration, Instant};
 /// What may be spent at once after a pause: one second's worth.
 const BURST_SECONDS: f64 = 1.0;
 
+/// Who waits looks again so often: the limit may be another one by then.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
+
 /// Bytes per second; a batch is paid for after it was read, so the limit holds on average.
 #[derive(Debug)]
 pub struct RateLimit(Mutex<Account>);
@@ -32,10 +35,10 @@ impl RateLimit {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = fresh;
     }
 
-    /// How long to wait before reading on; `None` when nothing is owed.
+    /// How long to wait before reading on, or before asking again; `None` when nothing is owed.
     pub fn wait(&self) -> Option<Duration> {
         let (balance, per_second) = self.settle(0.0)?;
-        (balance < 0.0).then(|| Duration::from_secs_f64((-balance / per_second).min(3600.0)))
+        (balance < 0.0).then(|| Duration::from_secs_f64((-balance / per_second).min(LOOK_AGAIN.as_secs_f64())))
     }
 
     /// `bytes` were read.
@@ -63,9 +66,9 @@ mod tests {
     fn what_is_spent_must_be_earned() {
         let rate = RateLimit::new(Some(1000));
         assert_eq!(rate.wait(), None);
-        rate.spend(3000);
+        rate.spend(1500);
         let wait = rate.wait().unwrap();
-        assert!(wait > Duration::from_millis(1900) && wait <= Duration::from_secs(2), "{wait:?}");
+        assert!(wait > Duration::from_millis(400) && wait <= Duration::from_millis(500), "{wait:?}");
     }
 
     #[test]
@@ -78,5 +81,12 @@ mod tests {
         assert!(rate.wait().is_some());
         rate.set(None);
         assert_eq!(rate.wait(), None);
+    }
+
+    #[test]
+    fn who_waits_looks_soon_whether_the_limit_is_another_one() {
+        let rate = RateLimit::new(Some(1));
+        rate.spend(1 << 30);
+        assert!(rate.wait().unwrap() <= LOOK_AGAIN);
     }
 }

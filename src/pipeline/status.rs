@@ -136,6 +136,16 @@ impl Inner {
     fn nobodys(&self) -> impl Iterator<Item = (&TopicPartition, &Kept)> {
         self.remembered.iter().filter(|(partition, _)| !self.joined || self.adrift.contains(*partition))
     }
+
+    /// Nothing is known of partitions any more but what was protected of those that were ours, or that nobody is known to
+    /// own: a job that has had none yet still has what it began with.
+    fn put_partitions_aside(&mut self) {
+        let before: BTreeMap<_, _> = self.nobodys().map(|(p, kept)| (p.clone(), kept.clone())).collect();
+        (self.joined, self.remembered) = (false, before);
+        self.adrift.clear();
+        let ours = std::mem::take(&mut self.partitions).into_iter();
+        self.remembered.extend(ours.filter_map(|(p, s)| Some((p, s.protected.keep(&s.generation)?))));
+    }
 }
 
 impl JobStatus {
@@ -239,12 +249,11 @@ impl JobStatus {
         inner.paused = Some(paused);
     }
 
-    /// The job is being started: nothing is known of its partitions yet.
+    /// The job is being started: nothing is known of its partitions yet but what was protected of them before.
     pub fn begin(&self) {
         let mut inner = self.inner();
-        (inner.draining, inner.joined, inner.paused) = (false, false, None);
-        inner.partitions.clear();
-        inner.adrift.clear();
+        (inner.draining, inner.paused) = (false, None);
+        inner.put_partitions_aside();
     }
 
     /// Since when and why it is paused.
@@ -339,13 +348,8 @@ impl JobStatus {
     pub fn reset(&self) {
         let mut inner = self.inner();
         inner.problems.clear();
-        let before: BTreeMap<_, _> = inner.nobodys().map(|(p, kept)| (p.clone(), kept.clone())).collect();
-        (inner.joined, inner.remembered) = (false, before);
-        inner.adrift.clear();
-        let partitions = std::mem::take(&mut inner.partitions);
-        let ours = partitions.into_iter().filter_map(|(p, s)| Some((p, s.protected.keep(&s.generation)?)));
-        inner.remembered.extend(ours);
         inner.turns.clear();
+        inner.put_partitions_aside();
     }
 
     /// Partitions are ours, besides those that are already, without lanes as yet.
@@ -494,5 +498,19 @@ mod tests {
         status.lost(&partition(1));
         status.lost_group(&[partition(1)]);
         assert_eq!(shown(&status), Some(Some(2 * SAFE_MS)));
+    }
+
+    /// A pause is no loss, nor is a job that ends before it has partitions again.
+    #[test]
+    fn what_was_ours_when_a_job_was_paused_is_shown_until_it_has_partitions_again() {
+        let status = with_two_partitions();
+        status.pause(Paused { since_ms: 8, reason: None, by_file: false, until_ms: None });
+        for _ in 0..2 {
+            status.begin();
+            assert_eq!(shown(&status), Some(Some(SAFE_MS)));
+            assert_eq!(status.to_remember()["t"].len(), 2);
+        }
+        status.assigned(&[partition(0)]);
+        assert_eq!(status.partitions()[&partition(0)].protected.at_ms(), Some(SAFE_MS));
     }
 }

@@ -8,6 +8,7 @@ use super::write::{Ledger, Sink, Sinks};
 use crate::config::{Isolation, KafkaConfig, Property};
 use crate::error::{Error, Exit, Result};
 use crate::kafka::admin::{Cluster, End, TIMEOUT};
+use crate::kafka::create::NewTopic;
 use crate::kafka::groups::{Activity, OffsetsOfGroup};
 use crate::kafka::patience::patiently;
 use crate::kafka::permissions::Permissions;
@@ -176,8 +177,7 @@ impl KafkaTarget {
 
     /// What the broker has against creating a topic, without creating it.
     pub async fn could_create(&self, topic: &str, create: &Create) -> Result<Option<Refusal>> {
-        let (partitions, replicas) = (create.partitions as i32, create.replication_factor);
-        match self.cluster.could_create_topic(topic, partitions, replicas, &create.config, TIMEOUT).await {
+        match self.cluster.could_create_topic(&new_topic(topic, create), TIMEOUT).await {
             Ok(()) => Ok(None),
             Err(error) if matches!(error.kind, Kind::Timeout | Kind::Unavailable) => Err(failed(error)),
             Err(error) => {
@@ -189,14 +189,7 @@ impl KafkaTarget {
 
     /// Creates a topic and waits until all of it can be asked for.
     pub async fn create(&self, topic: &str, create: &Create) -> Result<()> {
-        let created = self.cluster.create_topic(
-            topic,
-            create.partitions as i32,
-            create.replication_factor,
-            &create.config,
-            TIMEOUT,
-        );
-        created.await.map_err(|error| {
+        self.cluster.create_topic(&new_topic(topic, create), TIMEOUT).await.map_err(|error| {
             let hint = match error.kind {
                 Kind::Exists => "somebody created it just now; start the restore again",
                 _ => "create the topic by hand with these settings, or give the user the permission to",
@@ -204,6 +197,15 @@ impl KafkaTarget {
             failed(error).hint(hint)
         })?;
         self.offsets(topic, create.partitions as i32).await.map(drop).map_err(failed)
+    }
+}
+
+fn new_topic(name: &str, create: &Create) -> NewTopic {
+    NewTopic {
+        name: name.to_owned(),
+        partitions: create.partitions as i32,
+        replication_factor: create.replication_factor,
+        configs: create.config.clone(),
     }
 }
 

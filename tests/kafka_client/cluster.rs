@@ -29,7 +29,8 @@ fn topic_ids_change_with_the_topic() {
     let listed = wait_for(cluster.topics(TIMEOUT)).expect("listed");
     assert!(listed.iter().any(|t| t.name == topic && t.partitions == 2));
     assert!(!wait_for(cluster.cluster_id(TIMEOUT)).expect("id").is_empty());
-    let again = wait_for(cluster.create_topic(&topic, 2, Some(1), &BTreeMap::new(), TIMEOUT)).expect_err("exists");
+    let again = NewTopic { name: topic, partitions: 2, replication_factor: Some(1), configs: BTreeMap::new() };
+    let again = wait_for(cluster.create_topic(&again, TIMEOUT)).expect_err("exists");
     assert_eq!(again.kind, Kind::Exists);
 }
 

@@ -13,8 +13,10 @@ use std::time::{Duration, Instant};
 use kafka_backup::config::{Isolation, KafkaConfig, Property};
 use kafka_backup::kafka::admin::{Cluster, End, TIMEOUT};
 use kafka_backup::kafka::consumer::{GroupConsumer, GroupEvent, Position, Protocol};
+use kafka_backup::kafka::create::NewTopic;
 use kafka_backup::kafka::producer::{ProducerSettings, RestoreProducer, SendError};
-use kafka_backup::kafka::queue::{PartitionQueue, QueueError};
+use kafka_backup::kafka::queue::PartitionQueue;
+use kafka_backup::kafka::queue_error::QueueError;
 use kafka_backup::kafka::settings::ConsumerSettings;
 use kafka_backup::kafka::{Kind, TopicPartition};
 use kafka_backup::model::batch::{Header, Record, RecordBatch, TimestampType};
@@ -53,7 +55,8 @@ fn create(kafka: &KafkaConfig, topic: &str, partitions: i32, configs: &[(&str, &
     // The records of these tests are old: a broker that looks for expired ones would delete them at once.
     let configs =
         [("retention.ms", "-1")].iter().chain(configs).map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
-    wait_for(cluster.create_topic(topic, partitions, None, &configs, TIMEOUT)).expect("topic created");
+    let new = NewTopic { name: topic.to_owned(), partitions, replication_factor: None, configs };
+    wait_for(cluster.create_topic(&new, TIMEOUT)).expect("topic created");
     // Created is not yet known to whoever is asked next.
     let begin = Instant::now();
     while wait_for(cluster.describe(&[topic.to_owned()], TIMEOUT)).expect("described")[topic].is_err() {

@@ -8,7 +8,8 @@ use actix::prelude::*;
 
 use super::JobRunner;
 use crate::kafka::KafkaError;
-use crate::kafka::admin::{Configs, TIMEOUT};
+use crate::kafka::admin::TIMEOUT;
+use crate::kafka::topic_config::Configs;
 use crate::model::deadline::effective_retention_ms;
 
 /// How often it is asked for. Retention is counted in hours and days.

@@ -9,6 +9,7 @@ use super::*;
 use crate::config::{Isolation, KafkaConfig};
 use crate::kafka::TopicPartition;
 use crate::kafka::consumer::{GroupConsumer, GroupEvent, Position};
+use crate::kafka::create::NewTopic;
 use crate::kafka::mock::MockKafka;
 use crate::kafka::producer::{ProducerSettings, RestoreProducer};
 use crate::kafka::reader::read_at;
@@ -369,14 +370,16 @@ async fn a_topic_that_takes_little_gets_small_batches() {
     let Some(kafka) = real() else { return };
     let (bed, offsets) = filled().await;
     let name = unique("small");
-    let (cluster, config) = (
-        crate::kafka::admin::Cluster::connect(&kafka).unwrap(),
-        BTreeMap::from([
-            ("max.message.bytes".to_owned(), "2000".to_owned()),
-            ("retention.ms".to_owned(), "-1".to_owned()),
-        ]),
-    );
-    cluster.create_topic(&name, 3, None, &config, SOON).await.unwrap();
+    let small = NewTopic {
+        name: name.clone(),
+        partitions: 3,
+        replication_factor: None,
+        configs: [("max.message.bytes", "2000"), ("retention.ms", "-1")]
+            .map(|(key, value)| (key.to_owned(), value.to_owned()))
+            .into(),
+    };
+    let cluster = crate::kafka::admin::Cluster::connect(&kafka).unwrap();
+    cluster.create_topic(&small, SOON).await.unwrap();
     std::thread::sleep(Duration::from_secs(1));
     assert_eq!(run(restore(&bed, &kafka, &name), Stop::default()).await.unwrap(), Exit::Ok);
     assert_eq!(read(&kafka, &name, 0), expected(offsets));
