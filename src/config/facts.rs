@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use sha2::{Digest as _, Sha256};
 
 use super::{CompactedJob, Config, Job, KafkaConfig, Place, StorageConfig, TopicSelection};
+use crate::model::hex::hex;
 use crate::model::reload::{Fact, Facts, Picture};
 
 /// librdkafka properties that name a file whose content counts.
@@ -147,7 +148,7 @@ impl StorageConfig {
 }
 
 fn hash(bytes: &[u8]) -> String {
-    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
+    hex(&Sha256::digest(bytes))
 }
 
 /// A hash of what is in a file, or in the files of a folder of certificates.

@@ -12,6 +12,7 @@ use crate::clock::rfc3339;
 use crate::error::{Error, Exit, Result};
 use crate::model::avro::ObjectReader;
 use crate::model::batch::{Record, RecordBatch, TimestampType};
+use crate::model::hex::hex;
 use crate::model::object::Metadata;
 use crate::restore::gather::failed;
 use crate::storage::Store;
@@ -181,7 +182,7 @@ fn nullable_as_text(bytes: Option<&[u8]>) -> String {
 fn bytes_as_text(bytes: &[u8]) -> String {
     match std::str::from_utf8(bytes) {
         Ok(text) => format!("{text:?}"),
-        Err(_) => format!("0x{}", bytes.iter().map(|b| format!("{b:02x}")).collect::<String>()),
+        Err(_) => format!("0x{}", hex(bytes)),
     }
 }
 

@@ -11,6 +11,7 @@ pub mod compacted;
 pub mod deadline;
 pub mod departure;
 pub mod groups;
+pub mod hex;
 pub mod key;
 pub mod lifecycle;
 pub mod object;

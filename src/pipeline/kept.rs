@@ -1,19 +1,19 @@
 //! Closed objects that the bucket does not take are kept on disk: should the process end before the bucket is back, and
 //! Kafka's retention be shorter than the outage, they are the only copy.
 //!
-//! Only where uploads fail, and in half of the spool: the other half is for open objects. While the bucket takes what it is given, nothing is written here. Who resolves the partition
-//! next appends what is kept to its list, as if the upload had succeeded in time, and goes on behind it.
+//! Only where uploads fail, and in half of the spool: the other half is for open objects. While the bucket takes what it
+//! is given, nothing is written here. Who resolves the partition next appends what is kept to its list, as if the upload
+//! had succeeded in time, and goes on behind it.
 //!
 //! Crash consistency: a file has its name only when it is whole and on disk. It is removed when its object is in the
 //! bucket, or another one is in its place. What is never asked for again goes after a week.
 
 use std::cmp::Ordering;
 use std::fs::{self, File};
-use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::io::{self, Read as _, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::open_object::sha256;
 use super::spool::{Spool, SpoolError};
 use super::stock::{EXTENSION, UNFINISHED};
 use crate::kafka::TopicPartition;
@@ -23,7 +23,7 @@ use crate::model::chain::GenerationRecord;
 use crate::model::key::PartitionPath;
 use crate::model::object::{Metadata, ObjectMeta};
 use crate::storage::retry::{PATIENCE, retry};
-use crate::storage::{Body, Create, Piece, Store, StoreError};
+use crate::storage::{Body, Create, Piece, Store, StoreError, payload};
 
 /// A closed object on disk. Stays when dropped.
 #[derive(Debug)]
@@ -68,18 +68,8 @@ pub fn keep(spool: &Arc<Spool>, meta: &ObjectMeta, body: &Body) -> Result<KeptOb
 
 fn write(path: &Path, body: &Body) -> io::Result<()> {
     let mut out = File::create(path)?;
-    for piece in body.pieces() {
-        match piece {
-            Piece::Memory(bytes) => out.write_all(bytes)?,
-            Piece::File { path, range } => {
-                let mut file = File::open(&**path)?;
-                file.seek(SeekFrom::Start(range.start))?;
-                let len = range.end - range.start;
-                if io::copy(&mut file.take(len), &mut out)? != len {
-                    return Err(io::ErrorKind::UnexpectedEof.into());
-                }
-            }
-        }
+    for chunk in payload::chunks(body) {
+        out.write_all(&chunk.read()?)?;
     }
     out.sync_all()
 }
@@ -115,7 +105,7 @@ impl KeptObject {
         let mut meta = ObjectMeta::from_metadata(&header.metadata).map_err(|e| bad(e.to_string()))?;
         let mut body = Body::new();
         body.push(Piece::File { path: Arc::new(self.path.clone()), range: 0..self.len });
-        meta.sha256 = sha256(&body)?;
+        meta.sha256 = payload::sha256(&body)?;
         let metadata = meta.to_metadata();
         Ok((meta, body, metadata))
     }
@@ -136,15 +126,13 @@ impl KeptObject {
     }
 }
 
-/// The object that has its turn at `end`, ready to be stored. Copies of what is in the bucket already are removed.
-async fn next(
-    spool: &Arc<Spool>,
-    generation: &GenerationRecord,
-    partition: &TopicPartition,
-    end: i64,
-) -> io::Result<Option<(KeptObject, ObjectMeta, Body, Metadata)>> {
+/// A kept object, read: its facts, its bytes, its metadata.
+type Read = (KeptObject, ObjectMeta, Body, Metadata);
+
+/// The object that has its turn at `end`, ready to be stored. Copies of what is in the bucket already are removed. Blocks.
+fn next(spool: &Arc<Spool>, generation: &str, partition: &TopicPartition, end: i64) -> io::Result<Option<Read>> {
     let mut next = None;
-    for (start, object) in kept(spool, &generation.uuid, partition.partition)? {
+    for (start, object) in kept(spool, generation, partition.partition)? {
         match start.cmp(&end) {
             Ordering::Less => object.discard(),
             Ordering::Equal => next = Some(object),
@@ -153,8 +141,7 @@ async fn next(
         }
     }
     let Some(object) = next else { return Ok(None) };
-    let read = tokio::task::spawn_blocking(move || object.read().map(|read| (object, read)));
-    let (object, (meta, body, metadata)) = read.await.map_err(io::Error::other)??;
+    let (meta, body, metadata) = object.read()?;
     if (&*meta.topic, meta.partition, meta.range_start) != (&*partition.topic, partition.partition, end) {
         return Err(io::Error::other(format!("{} holds another object than its name says", object.path().display())));
     }
@@ -174,7 +161,9 @@ pub async fn store_next(
     generation: &GenerationRecord,
     end: i64,
 ) -> Result<bool, StoreError> {
-    let next = next(spool, generation, partition, end).await;
+    let (dir, uuid, at) = (spool.clone(), generation.uuid.clone(), partition.clone());
+    let next = tokio::task::spawn_blocking(move || next(&dir, &uuid, &at, end)).await;
+    let next = next.unwrap_or_else(|ended| Err(io::Error::other(ended)));
     let Some((object, meta, body, metadata)) = next.unwrap_or_else(|error| {
         metrics::error("state", "disk");
         tracing::error!(job, partition = %partition, error = %error,
@@ -225,7 +214,7 @@ mod tests {
             gap: String::new(),
         };
         let body = Body::from(write_header(Codec::Null, &[7; 16], &meta.to_metadata()));
-        meta.sha256 = sha256(&body).unwrap();
+        meta.sha256 = payload::sha256(&body).unwrap();
         (meta, body)
     }
 

@@ -1,12 +1,9 @@
 //! The object that is being filled: its blocks, in memory and in the spool, and the facts that go into its metadata.
 
-use std::fs::File;
-use std::io::{Read, Seek, SeekFrom};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use sha2::{Digest, Sha256};
 
 use super::lane::Lane;
 use super::spool::{Spool, SpoolError, SpoolFile};
@@ -14,6 +11,7 @@ use crate::clock::boot_time;
 use crate::model::avro::write_header;
 use crate::model::batch::Record;
 use crate::model::object::{Metadata, ObjectMeta};
+use crate::storage::payload::sha256;
 use crate::storage::{Body, Piece};
 
 /// Bytes of a sync marker.
@@ -178,26 +176,4 @@ pub fn gap_link(lane_meta: ObjectMeta) -> (Body, Metadata) {
     meta.sha256 = sha256(&body).unwrap_or_default(); // all in memory: cannot fail
     let metadata = meta.to_metadata();
     (body, metadata)
-}
-
-/// The hash of a whole body, in hex.
-pub(super) fn sha256(body: &Body) -> std::io::Result<String> {
-    let mut hash = Sha256::new();
-    for piece in body.pieces() {
-        match piece {
-            Piece::Memory(bytes) => hash.update(bytes),
-            Piece::File { path, range } => {
-                let mut file = File::open(&**path)?;
-                file.seek(SeekFrom::Start(range.start))?;
-                let (mut left, mut buffer) = (range.end - range.start, vec![0; 256 * 1024]);
-                while left > 0 {
-                    let want = buffer.len().min(usize::try_from(left).unwrap_or(usize::MAX));
-                    file.read_exact(&mut buffer[..want])?;
-                    hash.update(&buffer[..want]);
-                    left -= want as u64;
-                }
-            }
-        }
-    }
-    Ok(hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
 }

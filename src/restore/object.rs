@@ -7,6 +7,7 @@ use super::failure::Failure;
 use crate::model::avro::{DecodeError, ObjectReader};
 use crate::model::batch::RecordBatch;
 use crate::model::catalog::Facts;
+use crate::model::hex::hex;
 use crate::model::key::{self, ObjectKey};
 use crate::model::restore::Take;
 
@@ -157,9 +158,4 @@ impl Proof {
         // Which records are taken shows when they are.
         if last { self.object.end_whole(take) } else { Ok(()) }
     }
-}
-
-/// Lower-case hexadecimal digits.
-pub fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

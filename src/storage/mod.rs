@@ -12,7 +12,7 @@ mod buffer;
 pub mod check;
 pub mod fault;
 pub mod file;
-mod payload;
+pub mod payload;
 pub mod retry;
 pub mod s3;
 pub mod stores;

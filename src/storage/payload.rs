@@ -9,7 +9,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 use sha2::{Digest, Sha256};
 
-use super::{Body, Metadata, Piece};
+use super::{Body, Piece};
+use crate::model::hex::hex;
 
 /// The most bytes of one chunk: large enough that a chunk costs nothing beside its bytes, small enough that what a
 /// request holds of a spool file, and what TLS buffers of it, stays small.
@@ -67,26 +68,13 @@ pub fn chunks(body: &Body) -> impl Iterator<Item = Chunk> + Send + use<> {
     })
 }
 
-/// SHA-256 of the whole body in hex: what the caller says in the metadata, or computed, which reads everything and
-/// blocks.
-pub fn sha256(body: &Body, metadata: &Metadata) -> io::Result<String> {
-    if let Some(known) = metadata.get(SHA256_KEY) {
-        return Ok(known.clone());
-    }
+/// SHA-256 of the whole body in hex. Reads all of it, and blocks.
+pub fn sha256(body: &Body) -> io::Result<String> {
     let mut hash = Sha256::new();
     for chunk in chunks(body) {
         hash.update(chunk.read()?);
     }
     Ok(hex(&hash.finalize()))
-}
-
-/// Bytes as lower-case hex digits.
-pub fn hex(bytes: &[u8]) -> String {
-    use std::fmt::Write;
-    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
-        let _ = write!(text, "{byte:02x}"); // writing to a String cannot fail
-        text
-    })
 }
 
 #[cfg(test)]
@@ -114,13 +102,13 @@ mod tests {
         let expected = [&vec![7; 300_000][..], &content[5..550_000], b"end"].concat();
         assert_eq!(chunks(&body).count(), 2 + 3 + 1);
         assert_eq!(joined(&body).unwrap(), expected);
-        assert_eq!(sha256(&body, &Metadata::new()).unwrap(), hex(&Sha256::digest(&expected)));
+        assert_eq!(sha256(&body).unwrap(), hex(&Sha256::digest(&expected)));
     }
 
     #[test]
     fn empty_body_has_no_chunks_and_the_hash_of_nothing() {
         assert_eq!(chunks(&Body::new()).count(), 0);
-        let hash = sha256(&Body::new(), &Metadata::new()).unwrap();
+        let hash = sha256(&Body::new()).unwrap();
         assert_eq!(hash, "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855");
     }
 

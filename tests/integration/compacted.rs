@@ -71,6 +71,15 @@ impl Two {
         Self { kafka, topic, coordination, a, b, live: BTreeMap::new(), log, written: 0, keys: 200, size: 12 }
     }
 
+    /// Writes records and starts `a`, until its snapshot of them is the newest and complete.
+    pub(super) fn a_owns(&mut self, records: usize) -> Daemon {
+        self.write(records);
+        let a = self.a.daemon().ready();
+        await_term(&a, 1.0);
+        self.await_restored();
+        a
+    }
+
     /// Writes to some of the keys; every seventh record deletes one.
     pub(super) fn write(&mut self, records: usize) {
         let keys: Vec<_> = (0..records).map(|_| fastrand::u32(0..self.keys)).collect();
@@ -167,10 +176,7 @@ pub(super) fn await_term(daemon: &Daemon, at_least: f64) {
 fn two_instances_take_turns_and_the_newest_snapshot_is_restored() {
     let _turn = beside_others();
     let mut two = Two::new("turns", "0.002", "");
-    two.write(500);
-    let a = two.a.daemon().ready();
-    await_term(&a, 1.0);
-    two.await_restored();
+    let a = two.a_owns(500);
 
     let b = two.b.daemon().ready();
     await_term(&b, 2.0);

@@ -27,10 +27,7 @@ fn a_broker_that_is_restarted_in_mid_turn_costs_nothing() {
     let elsewhere = (Env::new().sharing(&bucket), Kafka::shared());
     let restored_elsewhere = |two: &Two| restored(&elsewhere.0, &elsewhere.1, &two.topic);
 
-    two.write(600);
-    let a = two.a.daemon().ready();
-    await_term(&a, 1.0);
-    two.await_restored();
+    let a = two.a_owns(600);
 
     before_b.set(Fault::Status(503), Hits::LaterDataPuts);
     let b = two.b.daemon().ready();

@@ -47,10 +47,7 @@ fn the_word_of_the_other_instance_deletes_nothing() {
     let before_b = Proxy::start(s3_endpoint());
     let mut two = two("word", "");
     two.b = two.b.storage_behind(&before_b);
-    two.write(300);
-    let a = two.a.daemon().ready();
-    await_term(&a, 1.0);
-    two.await_restored();
+    let a = two.a_owns(300);
     let of_a = folder(&two, "a");
 
     before_b.set(Fault::Status(503), Hits::TermPuts);
@@ -78,10 +75,7 @@ fn a_term_that_was_destroyed_is_no_proof() {
     let before_a = Proxy::start(s3_endpoint());
     let mut two = two("destroyed", "");
     two.a = two.a.storage_behind(&before_a);
-    two.write(300);
-    let a = two.a.daemon().ready();
-    await_term(&a, 1.0);
-    two.await_restored();
+    let a = two.a_owns(300);
     let of_a = folder(&two, "a");
 
     before_a.set(Fault::Status(503), Hits::Method("DELETE"));

@@ -26,10 +26,7 @@ fn instances_by_name_bounds_of_time_and_pins() {
     let before_b = Proxy::start(s3_endpoint());
     let mut two = two("named", "flush_size = 50\n");
     two.b = two.b.storage_behind(&before_b);
-    two.write(400);
-    let a = two.a.daemon().ready();
-    await_term(&a, 1.0);
-    two.await_restored();
+    let a = two.a_owns(400);
     before_b.set(Fault::Status(503), Hits::LaterDataPuts);
     let b = two.b.daemon().ready();
     swap(&two.b, "pair-b");

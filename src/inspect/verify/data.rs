@@ -10,6 +10,7 @@ use super::report::Report;
 use crate::error::{Error, Exit, Result};
 use crate::model::avro::{DecodeError, ObjectReader, Problem};
 use crate::model::batch::RecordBatch;
+use crate::model::hex::hex;
 use crate::model::key::ObjectKey;
 use crate::model::object::{Metadata, ObjectMeta};
 use crate::model::restore::Take;
@@ -18,7 +19,6 @@ use crate::model::verify::{Affected, Finding, Reason, Severity};
 use crate::restore::fetch::{Pieces, Throttle};
 use crate::restore::gather::failed;
 use crate::restore::object::Piece;
-use crate::restore::object::hex;
 use crate::storage::{Kind, Store, StoreError};
 
 /// An object that is to be read.

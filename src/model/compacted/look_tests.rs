@@ -16,7 +16,8 @@ pub(super) fn object(run: &str, offset: i64, next_offset: i64, at_eof: bool) -> 
     SeenObject { partition: 0, offset, size: 7, etag, facts: Some(facts) }
 }
 
-pub(super) fn run(instance: &str, number: u64) -> RunRecord {
+/// The record of run number `number` of an instance, which has one partition from offset 0 on.
+pub(in crate::model) fn run(instance: &str, number: u64) -> RunRecord {
     RunRecord {
         format_version: COMPACTED_FORMAT_VERSION,
         number,

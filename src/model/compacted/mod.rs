@@ -29,7 +29,7 @@ pub mod deletion;
 pub mod event;
 pub mod look;
 #[cfg(test)]
-mod look_tests;
+pub(in crate::model) mod look_tests;
 pub mod message;
 pub mod order;
 pub mod partner;

@@ -23,8 +23,11 @@ pub const KEY_SCHEMA: &str = r#"{
   ]
 }"#;
 
-/// The schema of a message.
-pub const MESSAGE_SCHEMA: &str = r#"{
+/// The schema of a message, with what was added to it since it was first written.
+macro_rules! message_schema {
+    ($added:literal) => {
+        concat!(
+            r#"{
   "type": "record", "name": "CompactedState", "namespace": "kafka_backup", "fields": [
     {"name": "run", "type": "string"},
     {"name": "term", "type": "long"},
@@ -37,28 +40,21 @@ pub const MESSAGE_SCHEMA: &str = r#"{
     {"name": "wants_successor", "type": "boolean"},
     {"name": "tainted", "type": "boolean"},
     {"name": "initial_status", "type": {"type": "enum", "name": "Initial", "symbols": ["ACTIVATE", "PASSIVATE"]}},
-    {"name": "seen_end_ms", "type": ["null", "long"]},
-    {"name": "topics", "type": {"type": "array", "items": "string"}, "default": []}
-  ]
-}"#;
+    {"name": "seen_end_ms", "type": ["null", "long"]}"#,
+            $added,
+            "\n  ]\n}"
+        )
+    };
+}
+
+/// The schema of a message.
+pub const MESSAGE_SCHEMA: &str = message_schema!(
+    r#",
+    {"name": "topics", "type": {"type": "array", "items": "string"}, "default": []}"#
+);
 
 /// The same as it was before messages said the topics of their job. What was written by it is still read.
-const MESSAGE_SCHEMA_WITHOUT_TOPICS: &str = r#"{
-  "type": "record", "name": "CompactedState", "namespace": "kafka_backup", "fields": [
-    {"name": "run", "type": "string"},
-    {"name": "term", "type": "long"},
-    {"name": "status", "type": {"type": "enum", "name": "Status", "symbols": ["ACTIVATE", "PASSIVATE", "CATCHING_UP"]}},
-    {"name": "next", "type": {"type": "array", "items": {"type": "record", "name": "NextOffset", "fields": [
-      {"name": "partition", "type": "int"},
-      {"name": "offset", "type": "long"}
-    ]}}},
-    {"name": "complete", "type": "boolean"},
-    {"name": "wants_successor", "type": "boolean"},
-    {"name": "tainted", "type": "boolean"},
-    {"name": "initial_status", "type": {"type": "enum", "name": "Initial", "symbols": ["ACTIVATE", "PASSIVATE"]}},
-    {"name": "seen_end_ms", "type": ["null", "long"]}
-  ]
-}"#;
+const MESSAGE_SCHEMA_WITHOUT_TOPICS: &str = message_schema!("");
 
 /// Which instance of which topic a message is about. Installations that share a coordination topic keep apart by it.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]

@@ -5,6 +5,7 @@ use std::ops::Range;
 use sha2::{Digest, Sha256};
 
 use super::xml::{Element, escaped};
+use crate::model::hex::hex;
 
 /// The most characters S3 takes in the id of a rule.
 pub const MAX_ID: usize = 255;
@@ -25,8 +26,7 @@ pub fn id_of(filter: &str) -> String {
     if readable.chars().count() <= MAX_ID {
         return readable;
     }
-    let hash: String = Sha256::digest(filter.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect();
-    format!("{ID_PREFIX}sha256:{hash}")
+    format!("{ID_PREFIX}sha256:{}", hex(&Sha256::digest(filter.as_bytes())))
 }
 
 /// When a rule removes objects.

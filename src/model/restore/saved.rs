@@ -12,6 +12,7 @@ use sha2::{Digest, Sha256};
 use super::super::groups::plan::GroupPlan;
 use super::change::Change;
 use super::{PartitionPlan, Plan, Refusal, Target, TargetTopic, TopicPlan};
+use crate::model::hex::hex;
 
 /// The version of the plan that is written.
 pub const PLAN_FORMAT_VERSION: u32 = 1;
@@ -61,7 +62,7 @@ const WHAT: [&str; 9] =
 pub fn plan_id(store: &str, cluster_id: &str, request: &Map<String, Value>) -> String {
     let what: Vec<_> = WHAT.iter().map(|word| request.get(*word)).collect();
     let text = serde_json::json!([store, cluster_id, what]).to_string();
-    Sha256::digest(text.as_bytes()).iter().take(8).map(|byte| format!("{byte:02x}")).collect()
+    hex(&Sha256::digest(text.as_bytes())[..8])
 }
 
 /// How far one partition of a target is.

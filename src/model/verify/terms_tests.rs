@@ -1,8 +1,8 @@
 use rstest::rstest;
 
 use super::*;
-use crate::model::chain::RecordedIsolation;
 use crate::model::compacted::Name;
+use crate::model::compacted::look_tests::run as run_of;
 use crate::model::compacted::record::{COMPACTED_FORMAT_VERSION, TermPartition};
 
 fn listed(offset: i64, next_offset: i64) -> TermObject {
@@ -33,21 +33,7 @@ fn term(number: u64, instance: &str, void: bool) -> TermRecord {
 }
 
 fn run(instance: &str) -> RunRecord {
-    RunRecord {
-        format_version: COMPACTED_FORMAT_VERSION,
-        number: 1,
-        run: format!("{instance}1").into(),
-        topic: "t".to_owned(),
-        instance: instance.into(),
-        job: "j".to_owned(),
-        cluster_id: "c".to_owned(),
-        topic_id: String::new(),
-        isolation: RecordedIsolation::ReadCommitted,
-        started_ms: 1,
-        after_term: 0,
-        partitions: 1,
-        origins: [(0, 5)].into(),
-    }
+    RunRecord { origins: [(0, 5)].into(), ..run_of(instance, 1) }
 }
 
 /// TERM 1 of `a`, whose objects were deleted by right, and TERM 2 of `b`, which is whole.

@@ -45,6 +45,8 @@ use crate::model::sharing::Sharing;
 const RESOLVING: usize = 64;
 /// Resolved partitions are placed in groups: each placing is a round trip through librdkafka.
 const PLACED_AT_ONCE: usize = 100;
+/// How long a member may take to leave its group.
+const LEAVING: Duration = Duration::from_secs(10);
 /// A one-shot run gives up on a failure that does not pass by itself after so many attempts.
 const ONE_SHOT_ATTEMPTS: u32 = 3;
 
@@ -500,8 +502,9 @@ impl Handler<Leave> for JobRunner {
         Box::pin(async move {
             // A committer that is gone remembers nothing; the next process begins with an older answer.
             let _ = remembered.await;
-            let close = move || groups.into_iter().for_each(|g| g.close(Duration::from_secs(10)));
-            let _ = tokio::task::spawn_blocking(close).await;
+            // All at once: brokers that do not answer are waited for once, not once for each member.
+            let close = |group: Arc<GroupConsumer>| tokio::task::spawn_blocking(move || group.close(LEAVING));
+            futures_util::future::join_all(groups.into_iter().map(close)).await;
         })
     }
 }

@@ -131,7 +131,7 @@ fn encode(meta: &ObjectMeta, batch: &RecordBatch) -> Vec<u8> {
 }
 
 pub(crate) fn hash(bytes: &[u8]) -> String {
-    Sha256::digest(bytes).iter().map(|b| format!("{b:02x}")).collect()
+    crate::model::hex::hex(&Sha256::digest(bytes))
 }
 
 pub(crate) struct Bed {

@@ -26,6 +26,7 @@ use tokio::runtime::Handle;
 use super::buffer::Buffer;
 use super::{Body, Create, Head, Kind, Metadata, Page, Store, StoreError, payload};
 use crate::model::avro::{MAX_HEADER_BYTES, read_header};
+use crate::model::hex::hex;
 
 /// How the names of temporary files begin.
 const TEMPORARY: &str = ".~";
@@ -272,7 +273,7 @@ impl Folder {
             }
             file.write_all(&bytes)?;
         }
-        if sha256.is_some_and(|expected| expected != payload::hex(&hash.finalize())) {
+        if sha256.is_some_and(|expected| expected != hex(&hash.finalize())) {
             let message = "the bytes do not have the hash that the metadata says".to_owned();
             return Err(Failed { kind: Kind::Other, message });
         }

@@ -10,7 +10,7 @@ use super::failure::Failure;
 use super::wire::Payload;
 use super::{S3Store, payload};
 use crate::model::lifecycle::xml;
-use crate::storage::{Body, Kind, Lifecycle, Metadata, StoreError};
+use crate::storage::{Body, Kind, Lifecycle, StoreError};
 
 impl S3Store {
     /// One request about the bucket itself, which rusoto does not model the way it is needed here.
@@ -35,7 +35,7 @@ impl S3Store {
                     // S3 takes this document only with the hash that it is checked by.
                     request.maybe_set_content_md5_header();
                     let body = Body::from(text);
-                    let sha256 = payload::sha256(&body, &Metadata::new()).map_err(|e| Failure::from_io(&e))?;
+                    let sha256 = payload::sha256(&body).map_err(|e| Failure::from_io(&e))?;
                     Some(Payload { body, sha256, if_none_match: false })
                 }
             };

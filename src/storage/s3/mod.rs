@@ -158,12 +158,17 @@ impl S3Store {
     async fn send(&self, key: &str, body: &Body, metadata: &Metadata, only_new: bool) -> Result<(), Failure> {
         check_metadata(metadata)?;
         let operation = if only_new { "create" } else { "put" };
-        let (to_hash, known) = (body.clone(), metadata.clone());
-        let hash = async move {
-            let hash = tokio::task::spawn_blocking(move || payload::sha256(&to_hash, &known)).await;
-            hash.unwrap_or_else(|e| Err(e.into())).map_err(|e| Failure::from_io(&e))
+        let sha256 = match metadata.get(payload::SHA256_KEY) {
+            Some(known) => known.clone(),
+            None => {
+                let body = body.clone();
+                let hash = async move {
+                    let hash = tokio::task::spawn_blocking(move || payload::sha256(&body)).await;
+                    hash.unwrap_or_else(|e| Err(e.into())).map_err(|e| Failure::from_io(&e))
+                };
+                self.run(hash).await?
+            }
         };
-        let sha256 = self.run(hash).await?;
         let request = PutObjectRequest {
             bucket: self.wire.bucket.clone(),
             key: self.key(key),
