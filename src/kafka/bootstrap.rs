@@ -3,8 +3,8 @@
 //! librdkafka (2.12.1) forgets every broker that an answer does not name. A node that was suspended for longer than its
 //! session with the controller names none for a moment after it has woken up. A client that asks just then goes back to
 //! `bootstrap.servers` only when it counts all its brokers as down, and one that it is forgetting while something still
-//! refers to it is not counted: such a client waits, a quarter of an hour was seen, without a word. So every client is looked at now and then,
-//! and one whose last answer named nobody is given its `bootstrap.servers` again.
+//! refers to it is not counted: such a client waits, a quarter of an hour was seen, without a word. So every client is looked
+//! at now and then, and one whose last answer named nobody is given its `bootstrap.servers` again.
 
 use std::ffi::CString;
 use std::ptr::{self, NonNull};

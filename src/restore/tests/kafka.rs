@@ -181,21 +181,26 @@ async fn many_objects() -> (Bed, Vec<i64>) {
     (bed, (0..600).collect())
 }
 
-/// Runs a restore that is stopped at a random moment, again and again until one is finished; returns how many runs
-/// that took.
-async fn stop_and_go(restore: &Restore) -> usize {
-    let restore = Restore { rate_limit: Some(100 << 10), ..restore.clone() };
+/// Runs a restore that is stopped when its first records have arrived, then at random moments, again and again until one
+/// is finished; returns how many runs that took.
+async fn stop_and_go(restore: &Restore, name: &str) -> usize {
+    let kafka = restore.kafka.clone();
     for runs in 1.. {
-        let stop = Stop::default();
+        // The first one is not over before it can be stopped.
+        let rate_limit = Some(if runs == 1 { 5 << 10 } else { 100 << 10 });
+        let (restore, stop) = (Restore { rate_limit, ..restore.clone() }, Stop::default());
         let stopped = async {
-            // Looking whether the target stands still takes two seconds.
-            let quiet = if runs == 1 { 0 } else { 2000 };
-            tokio::time::sleep(Duration::from_millis(quiet + fastrand::u64(100..400))).await;
+            if runs == 1 {
+                arrive(&kafka, name).await;
+            } else {
+                // Looking whether the target stands still takes two seconds.
+                tokio::time::sleep(Duration::from_millis(2000 + fastrand::u64(100..400))).await;
+            }
             stop.now(Exit::Interrupted);
             std::future::pending::<()>().await;
         };
         let exit = tokio::select! {
-            exit = run(restore.clone(), stop.clone()) => exit.unwrap(),
+            exit = run(restore, stop.clone()) => exit.unwrap(),
             () = stopped => unreachable!(),
         };
         match exit {
@@ -207,12 +212,22 @@ async fn stop_and_go(restore: &Restore) -> usize {
     unreachable!()
 }
 
+/// Waits until some records are in partition 0 of topic `name`.
+async fn arrive(kafka: &KafkaConfig, name: &str) {
+    let (target, names) = (KafkaTarget::open(kafka).unwrap(), BTreeSet::from([name.to_owned()]));
+    let began = Instant::now();
+    while target.facts(&names).await.unwrap().topics.get(name).is_none_or(|topic| topic.offsets[0].1 < 2) {
+        assert!(began.elapsed() < SOON, "nothing arrives");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stopped_restore_goes_on_onto_the_mock_cluster() {
     let mock = MockKafka::start(&[("copy", 3)]).unwrap();
     let kafka = config(mock.bootstrap());
     let (bed, offsets) = many_objects().await;
-    assert!(stop_and_go(&restore(&bed, &kafka, "copy")).await > 2);
+    assert!(stop_and_go(&restore(&bed, &kafka, "copy"), "copy").await > 1);
     assert!(read(&kafka, "copy", 0) == expected(offsets));
     assert!(read(&kafka, "copy", 1) == expected((0..600).step_by(20).map(|start| start + 3)));
 }
@@ -223,7 +238,7 @@ async fn a_stopped_restore_goes_on_onto_a_real_broker() {
     let (bed, offsets) = many_objects().await;
     let name = unique("stopped");
     let restore = restore(&bed, &kafka, &name);
-    assert!(stop_and_go(&restore).await > 2);
+    assert!(stop_and_go(&restore, &name).await > 1);
     assert!(read(&kafka, &name, 0) == expected(offsets));
     assert!(read(&kafka, &name, 1) == expected((0..600).step_by(20).map(|start| start + 3)));
     // The plan is finished: the same restore is a new one, for which the target is not empty.
@@ -258,14 +273,8 @@ async fn settings_of_the_source_come_at_the_end() {
 async fn interrupted(restore: &Restore, name: &str) -> (SavedPlan, std::path::PathBuf) {
     let stop = Stop::default();
     let slow = Restore { rate_limit: Some(5 << 10), ..restore.clone() };
-    let names = BTreeSet::from([name.to_owned()]);
     let exit = tokio::join!(run(slow, stop.clone()), async {
-        let target = KafkaTarget::open(&restore.kafka).unwrap();
-        let began = Instant::now();
-        while target.facts(&names).await.unwrap().topics.get(name).is_none_or(|topic| topic.offsets[0].1 < 2) {
-            assert!(began.elapsed() < SOON, "nothing arrives");
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
+        arrive(&restore.kafka, name).await;
         stop.now(Exit::Interrupted);
     });
     assert_eq!(exit.0.unwrap(), Exit::Interrupted);
