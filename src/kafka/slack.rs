@@ -6,7 +6,8 @@
 //! (`PR_SET_TIMERSLACK`), so that it wakes many of them together, and those that are due more often than that once.
 //!
 //! The one short time that a consumer waits for is `fetch.queue.backoff.ms`, after a fetch that found the queue full. So the
-//! thread that fetches may sleep long only while fetches find nothing: it learns that from their sizes, as they come.
+//! thread that fetches may sleep long only while fetches find nothing, and is on time while they find much: a small queue is
+//! empty long before a tenth of a second is over. It learns that from their sizes, as they come.
 
 use std::cell::Cell;
 use std::ffi::{c_char, c_int, c_void};
@@ -19,6 +20,8 @@ use rdkafka::types::RDKafkaRespErr as Code;
 
 /// What any consumer's threads may oversleep. `fetch.queue.backoff.ms` grows by as much.
 pub(super) const LATE: Duration = Duration::from_millis(100);
+/// What the thread may oversleep that fetches much.
+const ON_TIME: Duration = Duration::from_millis(1);
 /// What those of a quiet client may oversleep, with the usual session.
 const QUIET: Duration = Duration::from_secs(2);
 /// So many times what is overslept fits into a session: a heartbeat is due every fifteenth part of one by default, and is
@@ -28,14 +31,16 @@ const OF_A_SESSION: u32 = 20;
 const FETCH: i16 = 1;
 /// A fetch of one partition that brings nothing has less than 100 bytes. A few small records do not fill a queue.
 const NOTHING: usize = 1024;
+/// A fetch that brings so much may have filled a queue.
+const MUCH: usize = 32 * 1024;
 
 /// What the threads of a client that is quiet most of the time may oversleep, given its session timeout.
 pub(super) fn quiet(session: Duration) -> Duration {
     (session / OF_A_SESSION).clamp(LATE, QUIET)
 }
 
-/// Lets the threads of the client that is made of `conf` oversleep: by `quiet` while fetches find nothing, and by no more
-/// than [`LATE`] while they find something.
+/// Lets the threads of the client that is made of `conf` oversleep: by `quiet` while fetches find nothing, by no more than
+/// [`LATE`] while they find something, and hardly while they find much.
 ///
 /// # Safety
 /// `conf` is a valid configuration that has not been here before.
@@ -60,9 +65,7 @@ unsafe extern "C" fn on_new(
     // SAFETY: the client that is being made, and a static name.
     unsafe {
         rd_kafka_interceptor_add_on_thread_start(client, NAME.as_ptr(), Some(on_thread_start), quiet);
-        if millis(quiet) > LATE {
-            rd_kafka_interceptor_add_on_response_received(client, NAME.as_ptr(), Some(on_response), quiet);
-        }
+        rd_kafka_interceptor_add_on_response_received(client, NAME.as_ptr(), Some(on_response), quiet);
     }
     Code::RD_KAFKA_RESP_ERR_NO_ERROR
 }
@@ -99,7 +102,11 @@ unsafe extern "C" fn on_response(
 
 /// What the thread may oversleep that was answered `size` bytes.
 fn after_fetch(size: usize, quiet: Duration) -> Duration {
-    if size < NOTHING { quiet } else { LATE }
+    match size {
+        ..NOTHING => quiet,
+        NOTHING..MUCH => LATE,
+        MUCH.. => ON_TIME,
+    }
 }
 
 fn millis(opaque: *mut c_void) -> Duration {
@@ -133,6 +140,7 @@ mod tests {
     #[rstest]
     #[case::nothing(80, QUIET)]
     #[case::data(NOTHING, LATE)]
+    #[case::much(MUCH, ON_TIME)]
     fn who_gets_data_is_on_time(#[case] size: usize, #[case] late: Duration) {
         assert_eq!(after_fetch(size, QUIET), late);
         std::thread::spawn(move || {
