@@ -142,15 +142,9 @@ impl Cluster {
 
     /// Suspends broker `n` for a while, as a machine is that is moved or saved.
     pub fn suspend_broker(&self, n: u32, for_how_long: Duration) {
-        let pid = std::fs::read_to_string(self.dir.join(n.to_string()).join("pid")).expect("a broker that runs");
-        let signal = |name: &str| {
-            let mut command = Command::new("kill");
-            command.args(["-s", name, pid.trim()]);
-            run(command);
-        };
-        signal("STOP");
+        self.freeze_broker(n);
         std::thread::sleep(for_how_long);
-        signal("CONT");
+        self.thaw_broker(n);
     }
 }
 
