@@ -71,10 +71,7 @@ impl Answer {
         // SAFETY: a valid event; its text lives as long.
         let (code, text) =
             unsafe { (rd_kafka_event_error(self.ptr()), c_text(rd_kafka_event_error_string(self.ptr()))) };
-        match code {
-            Code::RD_KAFKA_RESP_ERR_NO_ERROR => Ok(()),
-            code => Err(ffi::error(operation, code, text)),
-        }
+        ffi::check_said(operation, code, text)
     }
 
     pub(super) fn ptr(&self) -> *mut rd_kafka_event_t {

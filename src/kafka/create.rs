@@ -78,9 +78,7 @@ fn create_topic(client: &Client, new: &NewTopic, timeout: Duration, only_asked: 
         // SAFETY: an element of the answer.
         let (code, text) =
             unsafe { (rd_kafka_topic_result_error(result), c_text(rd_kafka_topic_result_error_string(result))) };
-        if code != Code::RD_KAFKA_RESP_ERR_NO_ERROR {
-            return Err(ffi::error(&operation, code, text));
-        }
+        ffi::check_said(&operation, code, text)?;
     }
     Ok(())
 }

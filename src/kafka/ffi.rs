@@ -226,9 +226,14 @@ pub(super) fn error(operation: &str, code: Code, text: String) -> KafkaError {
 
 /// `Ok` for no error.
 pub(super) fn check(operation: &str, code: Code) -> Result<(), KafkaError> {
+    check_said(operation, code, String::new())
+}
+
+/// The same with what was said about it.
+pub(super) fn check_said(operation: &str, code: Code, text: String) -> Result<(), KafkaError> {
     match code {
         Code::RD_KAFKA_RESP_ERR_NO_ERROR => Ok(()),
-        code => Err(error(operation, code, String::new())),
+        code => Err(error(operation, code, text)),
     }
 }
 
@@ -244,10 +249,7 @@ pub(super) fn take_error(operation: &str, raw: *mut rd_kafka_error_t) -> Result<
 pub(super) fn borrowed_error(operation: &str, raw: *const rd_kafka_error_t) -> Result<(), KafkaError> {
     // SAFETY: `raw` is null, which both functions accept, or a valid error.
     let (code, text) = unsafe { (rd_kafka_error_code(raw), c_text(rd_kafka_error_string(raw))) };
-    match code {
-        Code::RD_KAFKA_RESP_ERR_NO_ERROR => Ok(()),
-        code => Err(error(operation, code, text)),
-    }
+    check_said(operation, code, text)
 }
 
 /// What kind of failure a code is.

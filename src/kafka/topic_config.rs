@@ -5,7 +5,6 @@ use std::ffi::CString;
 use std::time::Duration;
 
 use rdkafka::bindings::*;
-use rdkafka::types::RDKafkaRespErr as Code;
 
 use super::admin::{Cluster, is_mock};
 use super::call::{Answer, Options, array};
@@ -81,11 +80,9 @@ fn resource_configs(
     // SAFETY: a resource that the answer keeps alive.
     unsafe {
         let name = c_text(rd_kafka_ConfigResource_name(resource));
-        let code = rd_kafka_ConfigResource_error(resource);
-        if code != Code::RD_KAFKA_RESP_ERR_NO_ERROR {
-            let text = c_text(rd_kafka_ConfigResource_error_string(resource));
-            return Err(ffi::error(&format!("describe the configuration of topic {name}"), code, text));
-        }
+        let (code, text) =
+            (rd_kafka_ConfigResource_error(resource), c_text(rd_kafka_ConfigResource_error_string(resource)));
+        ffi::check_said(&format!("describe the configuration of topic {name}"), code, text)?;
         let entries = array(rd_kafka_ConfigResource_configs(resource, &mut count), count);
         Ok((name, entries.iter().map(|&entry| config_entry(entry)).collect()))
     }
@@ -157,9 +154,7 @@ fn alter_topic(
         // SAFETY: an element of the answer.
         let (code, text) =
             unsafe { (rd_kafka_ConfigResource_error(result), c_text(rd_kafka_ConfigResource_error_string(result))) };
-        if code != Code::RD_KAFKA_RESP_ERR_NO_ERROR {
-            return Err(ffi::error(&operation, code, text));
-        }
+        ffi::check_said(&operation, code, text)?;
     }
     Ok(())
 }
