@@ -1,6 +1,7 @@
 //! What time it is, and how it is written: the one place that the program reads its clocks from where a moment is written
 //! down or compared with one that was. The model is told.
 
+use std::sync::LazyLock;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use time::OffsetDateTime;
@@ -20,6 +21,14 @@ pub fn boot_time() -> Duration {
 /// A span in milliseconds, as moments are; the longest ones are all the same.
 pub fn millis(span: Duration) -> i64 {
     i64::try_from(span.as_millis()).unwrap_or(i64::MAX)
+}
+
+/// The next moment at which everybody in the process does what is to be done so often: what jobs ask is asked in one call,
+/// what they write down is written in one go, and the machine sleeps in between.
+pub fn with_others(every: Duration) -> actix_rt::time::Instant {
+    static BEGAN: LazyLock<actix_rt::time::Instant> = LazyLock::new(actix_rt::time::Instant::now);
+    let turns = BEGAN.elapsed().as_millis() / every.as_millis().max(1);
+    *BEGAN + every.saturating_mul(u32::try_from(turns + 1).unwrap_or(u32::MAX))
 }
 
 /// A date and time with its offset from UTC, in milliseconds since 1970-01-01 UTC.

@@ -7,8 +7,9 @@
 //! value that is lost in a crash costs two requests, and one that survives is true.
 
 use std::collections::BTreeMap;
+use std::num::NonZeroU64;
 use std::path::{Path, PathBuf};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::clock::now_ms;
 use crate::error::{Error, Exit, Result};
@@ -21,6 +22,10 @@ const VERSION: u8 = 1;
 const VALUE_BYTES: usize = 41;
 /// sled's page cache: a few thousand partitions fit many times over.
 const CACHE_BYTES: u64 = 16 * 1024 * 1024;
+
+/// sled has dozens of threads that look for work once a second, whether there is any or not, and most of them never end. What
+/// they are given wakes them at once; so late they may be otherwise, all together.
+const LATE: Duration = Duration::from_secs(5);
 
 /// What is known locally of one partition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -152,6 +157,7 @@ impl State {
     fn try_open(path: &Path) -> Result<sled::Db, sled::Error> {
         // sled panics on some kinds of damage; that is damage like any other here.
         let open = || {
+            let _late = Late::begin();
             let db = sled::Config::new().path(path).cache_capacity(CACHE_BYTES).flush_every_ms(None).open()?;
             for entry in db.iter() {
                 entry?;
@@ -195,6 +201,7 @@ impl State {
 
     /// Writes and makes durable. Blocks; the committer has a thread of its own for it.
     pub fn commit(&self, entries: &[(Vec<u8>, Committed)]) -> Result<(), String> {
+        let _late = Late::begin();
         let began = Instant::now();
         let mut batch = sled::Batch::default();
         for (key, value) in entries {
@@ -209,6 +216,7 @@ impl State {
 
     /// Makes durable what was written. Blocks.
     pub fn flush(&self) -> Result<(), String> {
+        let _late = Late::begin();
         self.db.flush().map(|_| ()).map_err(|e| e.to_string())
     }
 
@@ -216,6 +224,7 @@ impl State {
     /// [`commit`](Self::commit). What was remembered of other topics of it is forgotten: they are not this process's any
     /// more.
     pub fn keep_protected(&self, job: &str, topics: &BTreeMap<String, BTreeMap<i32, Kept>>) -> Result<(), String> {
+        let _late = Late::begin();
         let mut batch = sled::Batch::default();
         for key in self.db.scan_prefix(protected_prefix(job)).keys() {
             batch.remove(key.map_err(|e| e.to_string())?);
@@ -250,7 +259,31 @@ impl State {
     }
 }
 
-/// sled wraps the lock's error in one of its own kind with a text.
+/// As long as this lives, a thread that is begun by this one may oversleep by [`LATE`]: sled begins its threads where it is
+/// called, and a thread inherits it.
+struct Late(Option<NonZeroU64>);
+
+impl Late {
+    fn begin() -> Self {
+        let before = rustix::thread::current_timer_slack().ok().and_then(NonZeroU64::new);
+        set_slack(NonZeroU64::new(LATE.as_nanos() as u64));
+        Self(before)
+    }
+}
+
+impl Drop for Late {
+    fn drop(&mut self) {
+        set_slack(self.0);
+    }
+}
+
+fn set_slack(slack: Option<NonZeroU64>) {
+    if let Some(slack) = slack {
+        // A kernel that cannot do it wakes threads on time.
+        let _ = rustix::thread::set_current_timer_slack(slack);
+    }
+}
+
 /// What helps where the state cannot be opened, but is not damaged either: it must not be begun anew for that.
 fn remedy(error: &std::io::Error) -> Option<&'static str> {
     use rustix::io::Errno;
@@ -267,6 +300,7 @@ fn remedy(error: &std::io::Error) -> Option<&'static str> {
     }
 }
 
+/// sled wraps the lock's error in one of its own kind with a text.
 fn is_lock(error: &std::io::Error) -> bool {
     error.to_string().contains("could not acquire lock")
 }
@@ -288,6 +322,16 @@ mod tests {
         state.commit(&[(k.clone(), value(1))]).unwrap();
         drop(state);
         assert_eq!(State::open(dir.path()).unwrap().get(&k), Some(value(1)));
+    }
+
+    #[test]
+    fn threads_of_sled_may_be_late_and_no_others() {
+        let slack = || std::thread::spawn(|| rustix::thread::current_timer_slack().unwrap()).join().unwrap();
+        let usual = slack();
+        let late = Late::begin();
+        assert_eq!(u128::from(slack()), LATE.as_nanos());
+        drop(late);
+        assert_eq!(slack(), usual);
     }
 
     #[test]

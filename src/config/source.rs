@@ -199,12 +199,12 @@ pub(super) fn environment(variables: impl Iterator<Item = (String, String)>) -> 
 }
 
 /// The job files of a folder, in the order of their names: `*.toml`, not recursive, without what editors and package
-/// managers leave behind.
+/// managers leave behind. A folder with such a name is among them, to be refused: somebody meant something by it.
 pub fn job_files(folder: &Path) -> std::io::Result<Vec<PathBuf>> {
     let mut files = BTreeMap::new();
     for entry in std::fs::read_dir(folder)? {
         let path = entry?.path();
-        if path.file_name().is_some_and(is_job_file) && !path.is_dir() {
+        if path.file_name().is_some_and(is_job_file) {
             files.insert(path.file_name().map(OsStr::to_owned), path);
         }
     }

@@ -132,7 +132,7 @@ impl Prefetch {
             partition_fetch: (share / 2 / EXPANSION).clamp(16 * KIB, 8 * MIB),
             response: (prefetch_bytes / 8).clamp(256 * KIB, 32 * MIB),
             wait_ms: match partitions {
-                1 if s.patient => 3000,
+                1 if s.patient => 6000,
                 1 => 1000,
                 many => (many / 8).clamp(100, 250),
             },
@@ -334,7 +334,7 @@ mod tests {
     fn one_quiet_partition_is_asked_about_less_often_where_nobody_waits() {
         let wait =
             |partitions| Prefetch::derive(&ConsumerSettings { patient: true, ..settings(MIB, partitions) }).wait_ms;
-        assert_eq!((wait(1), wait(2)), (3000, 100));
+        assert_eq!((wait(1), wait(2)), (6000, 100));
     }
 
     #[rstest]

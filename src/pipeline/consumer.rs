@@ -18,7 +18,7 @@ use super::message::{Barrier, Records, Requeue, Wake};
 use super::pool::{BATCH_BYTES, BatchPool, INDEX_BYTES};
 use super::rate::RateLimit;
 use super::shared::{MAILBOX, Shared, stop_when_closed};
-use crate::clock::now_ms;
+use crate::clock::{now_ms, with_others};
 use crate::kafka::queue::PartitionQueue;
 use crate::kafka::queue_error::QueueError;
 
@@ -204,7 +204,7 @@ impl Actor for Consumer {
     fn started(&mut self, ctx: &mut Self::Context) {
         ctx.set_mailbox_capacity(MAILBOX);
         self.listen(ctx);
-        ctx.run_interval(TICK, |act, ctx| {
+        ctx.run_interval_at(with_others(TICK), TICK, |act, ctx| {
             act.woken.store(true, Ordering::Release);
             act.turn(ctx);
         });

@@ -4,7 +4,7 @@
 //! beside it (`PLAN.lock`), which stays: removing it would let two processes lock two files of the same name.
 
 use std::fs::{File, OpenOptions};
-use std::io::{ErrorKind, Write};
+use std::io::{BufWriter, ErrorKind, Write};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{FlockOperation, flock};
@@ -56,8 +56,11 @@ impl PlanFile {
     pub fn write(&self, plan: &SavedPlan) -> Result<()> {
         let write = || {
             let mut file = tempfile::Builder::new().prefix(".plan-").tempfile_in(folder(&self.path))?;
-            serde_json::to_writer(&mut file, plan)?;
-            file.write_all(b"\n")?;
+            let mut text = BufWriter::new(&mut file);
+            serde_json::to_writer(&mut text, plan)?;
+            text.write_all(b"\n")?;
+            text.flush()?;
+            drop(text);
             file.as_file().sync_all()?;
             file.persist(&self.path).map_err(|error| error.error)?;
             File::open(folder(&self.path))?.sync_all()

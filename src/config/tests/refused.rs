@@ -311,13 +311,14 @@ fn everything_wrong_is_reported_at_once_in_the_order_of_files_and_lines() {
 #[rstest]
 #[case::a_device("/dev/zero")]
 #[case::a_pipe("PIPE")]
+#[case::a_folder("FOLDER")]
 fn a_job_that_is_no_file_is_named(#[case] what: &str) {
     let tree = Tree::new(MAIN, &[]);
     let at = tree.0.path().join("jobs.d/j.toml");
-    if what == "PIPE" {
-        assert!(std::process::Command::new("mkfifo").arg(&at).status().unwrap().success());
-    } else {
-        std::os::unix::fs::symlink(what, &at).unwrap();
+    match what {
+        "PIPE" => assert!(std::process::Command::new("mkfifo").arg(&at).status().unwrap().success()),
+        "FOLDER" => std::fs::create_dir(&at).unwrap(),
+        device => std::os::unix::fs::symlink(device, &at).unwrap(),
     }
     assert_eq!(tree.findings(), ["D/jobs.d/j.toml: is neither a file nor a link to one\n  hint: write a regular file"]);
 }

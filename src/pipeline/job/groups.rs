@@ -7,7 +7,7 @@ use std::time::Duration;
 use actix::prelude::*;
 
 use super::JobRunner;
-use super::watch::with_others;
+use crate::clock::with_others;
 use crate::metrics;
 use crate::model::chain::GenerationRecord;
 use crate::pipeline::groups::Round;

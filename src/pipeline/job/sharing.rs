@@ -7,8 +7,7 @@ use std::time::Duration;
 use actix::prelude::*;
 
 use super::JobRunner;
-use super::watch::with_others;
-use crate::clock::{millis, now_ms};
+use crate::clock::{millis, now_ms, with_others};
 use crate::config::Isolation;
 use crate::kafka::admin::{Cluster, End, TIMEOUT};
 use crate::kafka::groups::OffsetsOfGroup;

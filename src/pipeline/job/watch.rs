@@ -1,13 +1,13 @@
 //! What a job looks at again and again: the ends of the logs, the topics there are, lanes that do not move.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, LazyLock};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use actix::prelude::*;
 
 use super::{FromGroup, Goal, JobRunner, Running, kafka_kind};
-use crate::clock::now_ms;
+use crate::clock::{now_ms, with_others};
 use crate::kafka::{KafkaError, TopicPartition};
 use crate::metrics;
 use crate::model::stall::{STALLED_MS, Seen, stalled};
@@ -173,14 +173,6 @@ impl JobRunner {
             self.on_lane(&partition, LaneNews::Recreated, ctx);
         }
     }
-}
-
-/// The next moment at which every job of the process does what is to be done so often: what they ask is asked in one
-/// call, what they write down is written in one go, and the machine sleeps in between.
-pub(super) fn with_others(every: Duration) -> actix_rt::time::Instant {
-    static BEGAN: LazyLock<actix_rt::time::Instant> = LazyLock::new(actix_rt::time::Instant::now);
-    let turns = BEGAN.elapsed().as_millis() / every.as_millis().max(1);
-    *BEGAN + every.saturating_mul(u32::try_from(turns + 1).unwrap_or(u32::MAX))
 }
 
 impl Goal {
