@@ -278,10 +278,8 @@ impl Drop for Late {
 }
 
 fn set_slack(slack: Option<NonZeroU64>) {
-    if let Some(slack) = slack {
-        // A kernel that cannot do it wakes threads on time.
-        let _ = rustix::thread::set_current_timer_slack(slack);
-    }
+    // A kernel that cannot do it wakes threads on time.
+    let _ = rustix::thread::set_current_timer_slack(slack);
 }
 
 /// What helps where the state cannot be opened, but is not damaged either: it must not be begun anew for that.
