@@ -7,7 +7,6 @@
 //! value that is lost in a crash costs two requests, and one that survives is true.
 
 use std::collections::BTreeMap;
-use std::num::NonZeroU64;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -16,6 +15,7 @@ use crate::error::{Error, Exit, Result};
 use crate::kafka::TopicPartition;
 use crate::metrics;
 use crate::model::watermark::Kept;
+use crate::slack;
 
 const VERSION: u8 = 1;
 /// version 1, tail start 8, next offset 8, leader epoch 4, generation uuid 16, crc 4.
@@ -209,7 +209,7 @@ impl State {
         }
         // The flush of sled's own thread stops for good on an error and only logs it: so always by hand, and checked.
         self.db.apply_batch(batch).map_err(|e| e.to_string())?;
-        self.flush()?;
+        self.db.flush().map_err(|e| e.to_string())?;
         metrics::state_flushed(began.elapsed().as_secs_f64());
         Ok(())
     }
@@ -261,25 +261,19 @@ impl State {
 
 /// As long as this lives, a thread that is begun by this one may oversleep by [`LATE`]: sled begins its threads where it is
 /// called, and a thread inherits it.
-struct Late(Option<NonZeroU64>);
+struct Late;
 
 impl Late {
     fn begin() -> Self {
-        let before = rustix::thread::current_timer_slack().ok().and_then(NonZeroU64::new);
-        set_slack(NonZeroU64::new(LATE.as_nanos() as u64));
-        Self(before)
+        slack::oversleep(LATE);
+        Self
     }
 }
 
 impl Drop for Late {
     fn drop(&mut self) {
-        set_slack(self.0);
+        slack::as_usual();
     }
-}
-
-fn set_slack(slack: Option<NonZeroU64>) {
-    // A kernel that cannot do it wakes threads on time.
-    let _ = rustix::thread::set_current_timer_slack(slack);
 }
 
 /// What helps where the state cannot be opened, but is not damaged either: it must not be begun anew for that.
@@ -324,12 +318,12 @@ mod tests {
 
     #[test]
     fn threads_of_sled_may_be_late_and_no_others() {
-        let slack = || std::thread::spawn(|| rustix::thread::current_timer_slack().unwrap()).join().unwrap();
-        let usual = slack();
+        let of_a_new_thread = || std::thread::spawn(slack::of_this_thread).join().unwrap();
+        let usual = of_a_new_thread();
         let late = Late::begin();
-        assert_eq!(u128::from(slack()), LATE.as_nanos());
+        assert_eq!(of_a_new_thread(), LATE);
         drop(late);
-        assert_eq!(slack(), usual);
+        assert_eq!(of_a_new_thread(), usual);
     }
 
     #[test]

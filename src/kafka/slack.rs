@@ -11,12 +11,13 @@
 
 use std::cell::Cell;
 use std::ffi::{c_char, c_int, c_void};
-use std::num::NonZeroU64;
 use std::ptr;
 use std::time::Duration;
 
 use rdkafka::bindings::*;
 use rdkafka::types::RDKafkaRespErr as Code;
+
+use crate::slack;
 
 /// What any consumer's threads may oversleep. `fetch.queue.backoff.ms` grows by as much.
 pub(super) const LATE: Duration = Duration::from_millis(100);
@@ -117,8 +118,7 @@ fn millis(opaque: *mut c_void) -> Duration {
 fn oversleep(late: Duration) {
     thread_local!(static NOW: Cell<Duration> = const { Cell::new(Duration::ZERO) });
     if NOW.replace(late) != late {
-        // A kernel that cannot do it wakes the thread on time.
-        let _ = rustix::thread::set_current_timer_slack(NonZeroU64::new(late.as_nanos() as u64));
+        slack::oversleep(late);
     }
 }
 
@@ -147,8 +147,7 @@ mod tests {
         std::thread::spawn(move || {
             oversleep(LATE);
             oversleep(after_fetch(size, QUIET));
-            let slack = rustix::thread::current_timer_slack().expect("a kernel that knows it");
-            assert_eq!(Duration::from_nanos(slack), late);
+            assert_eq!(crate::slack::of_this_thread(), late);
         })
         .join()
         .expect("no panic");
