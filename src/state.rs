@@ -23,8 +23,8 @@ const VALUE_BYTES: usize = 41;
 /// sled's page cache: a few thousand partitions fit many times over.
 const CACHE_BYTES: u64 = 16 * 1024 * 1024;
 
-/// sled has dozens of threads that look for work once a second, whether there is any or not, and most of them never end. What
-/// they are given wakes them at once; so late they may be otherwise, all together.
+/// sled has seven threads and more that look for work once a second, whether there is any or not. What they are given wakes
+/// them at once; so late they may be otherwise, all together.
 const LATE: Duration = Duration::from_secs(5);
 
 /// What is known locally of one partition.
