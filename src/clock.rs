@@ -44,3 +44,18 @@ pub fn rfc3339(ms: i64) -> String {
     // Producers may set anything, also what no calendar has.
     time.and_then(|t| t.format(&Rfc3339).ok()).unwrap_or_else(|| format!("{ms} ms"))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn everybody_has_the_same_moments() {
+        let every = Duration::from_millis(20);
+        let (before, first) = (actix_rt::time::Instant::now(), with_others(every));
+        std::thread::sleep(Duration::from_millis(33));
+        let later = with_others(every);
+        assert!(before < first && later > first);
+        assert_eq!((later - first).as_nanos() % every.as_nanos(), 0);
+    }
+}
