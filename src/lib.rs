@@ -24,7 +24,6 @@ pub mod restore;
 pub mod retention;
 pub mod scrape;
 pub mod signal;
-pub mod slack;
 pub mod standing;
 pub mod state;
 pub mod storage;

@@ -8,24 +8,19 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use crate::clock::now_ms;
 use crate::error::{Error, Exit, Result};
 use crate::kafka::TopicPartition;
 use crate::metrics;
 use crate::model::watermark::Kept;
-use crate::slack;
 
 const VERSION: u8 = 1;
 /// version 1, tail start 8, next offset 8, leader epoch 4, generation uuid 16, crc 4.
 const VALUE_BYTES: usize = 41;
 /// sled's page cache: a few thousand partitions fit many times over.
 const CACHE_BYTES: u64 = 16 * 1024 * 1024;
-
-/// sled has seven threads and more that look for work once a second, whether there is any or not. What they are given wakes
-/// them at once; so late they may be otherwise, all together.
-const LATE: Duration = Duration::from_secs(5);
 
 /// What is known locally of one partition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -157,7 +152,6 @@ impl State {
     fn try_open(path: &Path) -> Result<sled::Db, sled::Error> {
         // sled panics on some kinds of damage; that is damage like any other here.
         let open = || {
-            let _late = Late::begin();
             let db = sled::Config::new().path(path).cache_capacity(CACHE_BYTES).flush_every_ms(None).open()?;
             for entry in db.iter() {
                 entry?;
@@ -201,7 +195,6 @@ impl State {
 
     /// Writes and makes durable. Blocks; the committer has a thread of its own for it.
     pub fn commit(&self, entries: &[(Vec<u8>, Committed)]) -> Result<(), String> {
-        let _late = Late::begin();
         let began = Instant::now();
         let mut batch = sled::Batch::default();
         for (key, value) in entries {
@@ -209,14 +202,13 @@ impl State {
         }
         // The flush of sled's own thread stops for good on an error and only logs it: so always by hand, and checked.
         self.db.apply_batch(batch).map_err(|e| e.to_string())?;
-        self.db.flush().map_err(|e| e.to_string())?;
+        self.flush()?;
         metrics::state_flushed(began.elapsed().as_secs_f64());
         Ok(())
     }
 
     /// Makes durable what was written. Blocks.
     pub fn flush(&self) -> Result<(), String> {
-        let _late = Late::begin();
         self.db.flush().map(|_| ()).map_err(|e| e.to_string())
     }
 
@@ -224,7 +216,6 @@ impl State {
     /// [`commit`](Self::commit). What was remembered of other topics of it is forgotten: they are not this process's any
     /// more.
     pub fn keep_protected(&self, job: &str, topics: &BTreeMap<String, BTreeMap<i32, Kept>>) -> Result<(), String> {
-        let _late = Late::begin();
         let mut batch = sled::Batch::default();
         for key in self.db.scan_prefix(protected_prefix(job)).keys() {
             batch.remove(key.map_err(|e| e.to_string())?);
@@ -256,23 +247,6 @@ impl State {
     /// Its size on disk in bytes.
     pub fn size_bytes(&self) -> u64 {
         self.db.size_on_disk().unwrap_or(0)
-    }
-}
-
-/// As long as this lives, a thread that is begun by this one may oversleep by [`LATE`]: sled begins its threads where it is
-/// called, and a thread inherits it.
-struct Late;
-
-impl Late {
-    fn begin() -> Self {
-        slack::oversleep(LATE);
-        Self
-    }
-}
-
-impl Drop for Late {
-    fn drop(&mut self) {
-        slack::as_usual();
     }
 }
 
@@ -314,16 +288,6 @@ mod tests {
         state.commit(&[(k.clone(), value(1))]).unwrap();
         drop(state);
         assert_eq!(State::open(dir.path()).unwrap().get(&k), Some(value(1)));
-    }
-
-    #[test]
-    fn threads_of_sled_may_be_late_and_no_others() {
-        let of_a_new_thread = || std::thread::spawn(slack::of_this_thread).join().unwrap();
-        let usual = of_a_new_thread();
-        let late = Late::begin();
-        assert_eq!(of_a_new_thread(), LATE);
-        drop(late);
-        assert_eq!(of_a_new_thread(), usual);
     }
 
     #[test]

@@ -55,7 +55,7 @@ fn no_rule_of_compacted_topics_is_left_out() {
 #[test]
 fn metrics_errors_and_clock_need_no_other_file() {
     let needs = imports::needs(&sources());
-    for file in ["backoff", "clock", "error", "metrics", "slack"] {
+    for file in ["backoff", "clock", "error", "metrics"] {
         assert!(needs[file].is_empty(), "{file}: {:?}", needs[file]);
     }
 }
